@@ -1,0 +1,130 @@
+"""The vocabulary of the runtime: frames in, detections and class maps out (numpy only).
+
+Legend: H, W = height, width; N = number of boxes. Boxes are `xyxy`: left, top, right, bottom in pixels, measured on pixel
+edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say their order in their name (`frame_hw`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Detections", "Frame", "Letterbox", "Result", "Track"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One camera frame: (H, W, 3) uint8 BGR pixels, where it stands in its source, and when it was taken."""
+
+    image: np.ndarray  # (H, W, 3) uint8, BGR as OpenCV reads it
+    id: int  # position in the source from 0; a gap means that frames were dropped
+    timestamp_s: float  # presentation time from the container, seconds from the start of the source
+    source: str = ""  # file, URL or camera that it came from
+
+    def __post_init__(self) -> None:
+        require_bgr(self.image)
+        if self.id < 0:
+            raise ValueError(f"Frame.id must be 0 or more, but got {self.id}")
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a frame lies inside the model's input: scaled to `content_hw`, its top left corner at (`top`, `left`)."""
+
+    frame_hw: tuple[int, int]
+    model_hw: tuple[int, int]
+    content_hw: tuple[int, int]
+    top: int
+    left: int
+
+    def __post_init__(self) -> None:
+        for name in ("frame_hw", "model_hw", "content_hw"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"Letterbox.{name} must be at least 1x1, but got {getattr(self, name)}")
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Model pixels per frame pixel along x and y (they differ only by the rounding of `content_hw`)."""
+        return self.content_hw[1] / self.frame_hw[1], self.content_hw[0] / self.frame_hw[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """N boxes of one frame with their scores and class ids; N = 0 is an ordinary value."""
+
+    boxes: np.ndarray  # (N, 4) float32 xyxy, pixels
+    scores: np.ndarray  # (N,) float32 in [0, 1]
+    classes: np.ndarray  # (N,) int64, index into the model's box class names
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes)
+        if self.boxes.shape != (n, 4):
+            raise ValueError(f"Detections.boxes must be a 2D array of shape (N, 4), but got shape {self.boxes.shape}")
+        for name, expected in (("scores", self.scores), ("classes", self.classes)):
+            if expected.shape != (n,):
+                raise ValueError(f"Detections.{name} must have shape ({n},) like the boxes, but got {expected.shape}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, keep: np.ndarray | slice) -> Detections:
+        """The detections that a boolean mask, an index array or a slice selects."""
+        return Detections(self.boxes[keep], self.scores[keep], self.classes[keep])
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """No detections."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One object followed over frames, as it stands now."""
+
+    id: int  # unique within one tracker, from 1
+    box: tuple[float, float, float, float]  # xyxy, frame pixels
+    score: float  # of the newest detection
+    class_id: int
+    age_s: float  # since it was first seen
+    unseen_s: float = 0.0  # since the last detection that confirmed it; 0 when seen in this frame
+    velocity_xy: tuple[float, float] = (0.0, 0.0)  # of the box centre, frame pixels per second
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What the model sees in one frame, in the pixels of that frame."""
+
+    detections: Detections
+    class_maps: Mapping[str, np.ndarray]  # head name -> (H, W) uint8 of class ids
+    box_names: tuple[str, ...] = ()  # names of the box classes, by id
+    map_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # head name -> names of its classes, by id
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) float32 xyxy, frame pixels."""
+        return self.detections.boxes
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) float32 in [0, 1]."""
+        return self.detections.scores
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(N,) int64, index into `box_names`."""
+        return self.detections.classes
+
+
+def require_bgr(image: np.ndarray) -> None:
+    """Raise ValueError unless `image` is an (H, W, 3) uint8 array of at least one pixel."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"expected an image as a numpy array (H, W, 3) uint8 BGR, but got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"expected an image (H, W, 3) uint8 BGR, but got {image.shape} {image.dtype}")
