@@ -1,0 +1,122 @@
+"""The model: a camera frame in, detections and class maps in the pixels of that frame out.
+
+    model = load()
+    result = model(frame_bgr)
+
+All geometry is `perception.tensors`; all computing is the engine's. Any object with `metadata`, `input_hw` and `run` can
+be the engine, so that training evaluates a torch network through this same code.
+
+Legend: H, W = height, width of the frame; h, w = of the model's input; N = number of boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from perception.engine import Engine, Metadata, Provider
+from perception.structures import Detections, Letterbox, Result
+from perception.tensors import boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
+
+__all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "load"]
+
+BUNDLED_MODEL = Path(__file__).parent / "assets" / "drive-t.onnx"
+SCORE_THRESHOLD = 0.3
+
+
+class EngineLike(Protocol):
+    """What a Model needs of its engine."""
+
+    @property
+    def metadata(self) -> Metadata: ...
+
+    @property
+    def input_hw(self) -> tuple[int, int]: ...
+
+    def run(self, tensor: np.ndarray) -> Mapping[str, np.ndarray]:
+        """(1, h, w, 3) uint8 RGB -> "boxes" (1, K, 6) float32 and each head's (1, h, w) uint8; see Engine.run."""
+        ...
+
+
+class Model:
+    """A callable: BGR frame of any size -> Result. Serves one thread at a time (it reuses its input buffer).
+
+    Attributes:
+        engine: what computes.
+        score_threshold: boxes below it are left out.
+        timings_ms: of the last frame: "preprocess", "inference", "postprocess".
+    """
+
+    def __init__(self, engine: EngineLike, score_threshold: float = SCORE_THRESHOLD) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must be between 0 and 1, but got {score_threshold}")
+        self.engine = engine
+        self.score_threshold = score_threshold
+        self.timings_ms: dict[str, float] = {}
+        self._tensor = np.zeros((1, *engine.input_hw, 3), np.uint8)
+
+    def __call__(self, frame_bgr: np.ndarray) -> Result:
+        """(H, W, 3) uint8 BGR -> Result in frame pixels. Raises ValueError if it is not such an image."""
+        outputs, letterbox = self.raw(frame_bgr)
+        return self.result(outputs, letterbox)
+
+    def raw(self, frame_bgr: np.ndarray) -> tuple[Mapping[str, np.ndarray], Letterbox]:
+        """The lighter path: the engine's outputs as they are, in model pixels, and the Letterbox that leads back."""
+        start = perf_counter()
+        _, letterbox = tensor_from_frame(frame_bgr, self.engine.input_hw, out=self._tensor[0])
+        prepared = perf_counter()
+        outputs = self.engine.run(self._tensor)
+        self.timings_ms = {"preprocess": 1e3 * (prepared - start), "inference": 1e3 * (perf_counter() - prepared)}
+        return outputs, letterbox
+
+    def result(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox) -> Result:
+        """Outputs of `raw` -> Result in the pixels of the frame."""
+        start = perf_counter()
+        metadata = self.engine.metadata
+        detections = Detections.empty()
+        if metadata.box_names:
+            detections = detections_from_boxes(outputs["boxes"][0], letterbox, self.score_threshold)
+        maps = {head: mask_frame_from_model(outputs[head][0], letterbox) for head in metadata.heads}
+        self.timings_ms["postprocess"] = 1e3 * (perf_counter() - start)
+        return Result(detections, maps, metadata.box_names, metadata.heads)
+
+
+def detections_from_boxes(boxes: np.ndarray, letterbox: Letterbox, score_threshold: float) -> Detections:
+    """(K, 6) float32 x1, y1, x2, y2, score, class in model pixels -> Detections clipped to the frame.
+
+    Left out: scores below `score_threshold`, and boxes of which nothing lies inside the frame (but in the grey border).
+    """
+    boxes = boxes[boxes[:, 4] >= score_threshold]
+    xyxy = boxes_frame_from_model(boxes[:, :4], letterbox)
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    return Detections(xyxy[inside], boxes[inside, 4].astype(np.float32), np.rint(boxes[inside, 5]).astype(np.int64))
+
+
+def load(
+    model: str | Path | None = None,
+    provider: Provider = "auto",
+    score_threshold: float = SCORE_THRESHOLD,
+    threads: int = 0,
+) -> Model:
+    """A Model that is ready to run.
+
+    Args:
+        model: ONNX file written by `python -m perception.export`; None = the bundled one.
+        provider: "auto", "tensorrt", "cuda" or "cpu"; only "auto" may choose.
+        score_threshold: boxes below it are left out.
+        threads: CPU threads inside one operator; 0 = one for each core.
+
+    Raises:
+        ValueError: not a model of ours, or the provider can not run here.
+        OSError: the file can not be read.
+    """
+    engine = Engine(BUNDLED_MODEL if model is None else model, provider, threads)
+    if engine.batch not in (None, 1):
+        raise ValueError(f"{engine.path}: takes {engine.batch} images at a time; export it with batch 1")
+    loaded = Model(engine, score_threshold)
+    engine.warm_up()
+    return loaded
