@@ -137,7 +137,7 @@ class Engine:
         A box is x1, y1, x2, y2 in model pixels, score, class id; boxes come by falling score.
         Raises ValueError for another shape or dtype.
         """
-        expected = (self.batch or tensor.shape[0] if tensor.ndim else 1, *self.input_hw, 3)
+        expected = (self.batch or len(np.atleast_1d(tensor)), *self.input_hw, 3)
         if tensor.shape != expected or tensor.dtype != np.uint8:
             raise ValueError(
                 f"expected an input {expected} uint8 RGB, but got {tensor.shape} {tensor.dtype}; "

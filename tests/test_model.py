@@ -1,0 +1,162 @@
+"""perception.model: results in frame pixels, for any frame size; the input buffer never shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import perception
+from perception.engine import Metadata
+from perception.model import BUNDLED_MODEL, Model, detections_from_boxes
+from perception.tensors import letterbox_for
+
+RED_BGR, BLUE_BGR = (0, 0, 255), (255, 0, 0)
+
+
+def frame(hw: tuple[int, int], *areas: tuple[tuple[int, int, int, int], tuple[int, int, int]]) -> np.ndarray:
+    """(H, W, 3) uint8 BGR of grey 60 with xyxy areas of a colour."""
+    image = np.full((*hw, 3), 60, np.uint8)
+    for (x1, y1, x2, y2), colour in areas:
+        image[y1:y2, x1:x2] = colour
+    return image
+
+
+class FixedEngine:
+    """An engine that always answers the same boxes and maps."""
+
+    def __init__(self, boxes: list[list[float]]) -> None:
+        self.metadata = Metadata(input_hw=(64, 96), box_names=("a", "b"), heads={"scene": ("x", "y")})
+        self.input_hw = self.metadata.input_hw
+        self.outputs = {
+            "boxes": np.array(boxes, np.float32).reshape(1, -1, 6),
+            "scene": np.zeros((1, 64, 96), np.uint8),
+        }
+
+    def run(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
+        return self.outputs
+
+
+@pytest.mark.parametrize("hw", [(480, 640), (640, 360), (333, 501), (64, 96), (32, 48), (1000, 1000)])
+def test_boxes_and_maps_come_back_in_frame_pixels(tiny_model: Path, hw: tuple[int, int]) -> None:
+    model = perception.load(tiny_model, "cpu")
+    h, w = hw
+    box = (w // 4, h // 4, w // 2, h // 2)
+    result = model(frame(hw, (box, RED_BGR)))
+    assert len(result.detections) == 1
+    pixel = 1 / min(letterbox_for(hw, (64, 96)).scale_xy)  # of the model, in the frame
+    np.testing.assert_allclose(result.boxes[0], box, atol=pixel)
+    assert [result.box_names[i] for i in result.classes] == ["car"]
+    assert set(result.class_maps) == {"scene", "drive"} and result.map_names["scene"] == ("other", "red", "blue")
+    scene = result.class_maps["scene"]
+    assert scene.shape == hw and scene.dtype == np.uint8
+    assert scene[3 * h // 8, 3 * w // 8] == 1 and scene[h // 8, w // 8] == 0
+    assert abs((scene == 1).sum() - (box[2] - box[0]) * (box[3] - box[1])) < 4 * pixel * (h + w)
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (1, 300), (300, 1), (3, 7)])
+def test_tiny_and_extreme_frames(tiny_model: Path, hw: tuple[int, int]) -> None:
+    result = perception.load(tiny_model, "cpu")(np.full((*hw, 3), RED_BGR, np.uint8))
+    np.testing.assert_allclose(result.boxes, [[0, 0, hw[1], hw[0]]], atol=1e-4)
+    assert result.class_maps["scene"].tolist() == np.ones(hw, int).tolist()
+
+
+def test_nothing_found_is_an_ordinary_result(tiny_model: Path) -> None:
+    result = perception.load(tiny_model, "cpu")(frame((480, 640)))
+    assert len(result.detections) == 0 and result.boxes.shape == (0, 4) and not result.class_maps["scene"].any()
+
+
+def test_results_own_their_memory(tiny_model: Path) -> None:
+    model = perception.load(tiny_model, "cpu")
+    for hw in ((64, 96), (480, 640)):  # the first is the model's own size: nothing is resized
+        one = frame(hw, ((10, 10, 30, 30), RED_BGR))
+        before = one.copy()
+        first = model(one)
+        kept = first.boxes.copy(), {name: array.copy() for name, array in first.class_maps.items()}
+        second = model(frame(hw, ((40, 5, 60, 50), BLUE_BGR)))
+        assert np.array_equal(first.boxes, kept[0]) and not np.array_equal(first.boxes, second.boxes)
+        assert all(np.array_equal(first.class_maps[name], kept[1][name]) for name in kept[1])
+        assert not np.array_equal(first.class_maps["scene"], second.class_maps["scene"])
+        assert np.array_equal(one, before)
+        for array in (first.boxes, *first.class_maps.values()):
+            assert not np.shares_memory(array, model._tensor)
+
+
+def test_raw_is_in_model_pixels(tiny_model: Path) -> None:
+    model = perception.load(tiny_model, "cpu")
+    outputs, letterbox = model.raw(frame((480, 640), ((0, 0, 640, 480), RED_BGR)))
+    assert outputs["scene"].shape == (1, 64, 96) and letterbox.frame_hw == (480, 640)
+    assert set(model.timings_ms) == {"preprocess", "inference"}
+    assert model.result(outputs, letterbox).class_maps["scene"].all()  # the grey border is cut off
+    assert set(model.timings_ms) == {"preprocess", "inference", "postprocess"}
+    assert all(value >= 0 for value in model.timings_ms.values())
+
+
+def test_score_threshold(tiny_model: Path) -> None:
+    weak = frame((64, 96), ((10, 10, 30, 30), (60, 60, 160)))  # score 100 / 255
+    assert len(perception.load(tiny_model, "cpu", score_threshold=0.39)(weak).detections) == 1
+    assert len(perception.load(tiny_model, "cpu", score_threshold=0.40)(weak).detections) == 0
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="score_threshold must be between 0 and 1"):
+            perception.load(tiny_model, "cpu", score_threshold=wrong)
+
+
+def test_boxes_in_the_border_are_dropped_and_the_rest_is_clipped() -> None:
+    letterbox = letterbox_for((100, 300), (64, 96))  # scale 0.32: rows 16 to 48 are the frame
+    boxes = np.array(
+        [
+            [10, 2, 30, 16, 0.9, 0],  # above the frame
+            [10, 48, 30, 60, 0.9, 0],  # below it
+            [16, 8, 32, 24, 0.8, 1],  # half in it
+            [-8, 16, 200, 48, 0.7, 0],  # wider than it
+            [40, 20, 40, 30, 0.6, 0],  # no width
+            [50, 30, 40, 20, 0.6, 0],  # inverted
+            [np.nan, 20, 50, 30, 0.6, 0],
+            [16, 20, 32, 30, np.nan, 0],
+            [16, 20, 32, 30, 0.1, 0],  # too weak
+        ],
+        np.float32,
+    )
+    found = detections_from_boxes(boxes, letterbox, 0.3)
+    np.testing.assert_allclose(found.boxes, [[50, 0, 100, 25], [0, 0, 300, 100]], atol=1e-4)
+    assert found.classes.tolist() == [1, 0] and found.classes.dtype == np.int64
+    assert found.boxes.dtype == found.scores.dtype == np.float32
+
+
+def test_any_engine_serves() -> None:
+    engine = FixedEngine([[16, 16, 32, 32, 0.5, 1]])
+    result = Model(engine)(np.zeros((128, 192, 3), np.uint8))
+    np.testing.assert_allclose(result.boxes, [[32, 32, 64, 64]])
+    engine.outputs["boxes"][:] = 0
+    np.testing.assert_allclose(result.boxes, [[32, 32, 64, 64]])
+    assert len(Model(FixedEngine([]))(np.zeros((128, 192, 3), np.uint8)).detections) == 0
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), None, "frame.png"])
+def test_what_is_not_a_frame_is_refused(tiny_model: Path, image: object) -> None:
+    with pytest.raises(ValueError, match="expected an image"):
+        perception.load(tiny_model, "cpu")(image)  # type: ignore[arg-type]
+
+
+def test_importing_is_light_and_the_door_is_closed() -> None:
+    code = (
+        "import sys, perception; "
+        "assert not {'torch', 'timm', 'albumentations', 'av', 'onnxruntime', 'onnx'} & set(sys.modules), 'heavy import'; "
+        "assert all(hasattr(perception, name) for name in perception.__all__); "
+        "print(perception.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count(".") == 2, done.stderr
+    assert {"load", "Model", "Result", "Detections", "Frame", "Track"} <= set(perception.__all__)
+
+
+@pytest.mark.skipif(not BUNDLED_MODEL.exists(), reason="the bundled model is not in this checkout")
+def test_the_bundled_model_runs() -> None:
+    model = perception.load(provider="cpu")
+    result = model(np.random.default_rng(0).integers(0, 255, (360, 641, 3), np.uint8))
+    assert {"scene", "drive"} <= set(result.class_maps) and result.box_names
+    for head, classes in result.class_maps.items():
+        assert classes.shape == (360, 641) and classes.max() < len(result.map_names[head])
