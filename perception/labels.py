@@ -123,6 +123,24 @@ class DatasetLabels:
         except KeyError as error:
             raise ValueError(f"dataset.json of {data.get('name', '?')}: missing key {error}") from None
 
+    def own_space(self) -> DatasetLabels:
+        """The same labels as classes of their own, for figures that compare with publications on this dataset alone.
+
+        One segmentation head a mask folder, named after it; one box class a category.
+        """
+        boxes = None
+        if self.boxes:
+            kept = tuple(name for name, members in self.boxes.sets.items() if members)
+            sets = {name: frozenset({name} if name in kept else ()) for name in self.boxes.sets}
+            boxes = BoxLabels(sets, frozenset(kept), kept)
+        masks = {}
+        for spec in self.masks.values():
+            names = dict(sorted(spec.names.items()))
+            own = {label: frozenset({name} if spec.sets[label] else ()) for label, name in names.items()}
+            classes = tuple(name for label, name in names.items() if spec.sets[label])
+            masks[spec.folder] = MaskLabels(spec.folder, names, own, classes)
+        return DatasetLabels(self.name, self.licence, self.source, boxes, masks)
+
     def to_json(self) -> dict[str, Any]:
         """The inverse of `from_json`, with sets as sorted lists."""
         data: dict[str, Any] = {"name": self.name, "licence": self.licence, "source": self.source}

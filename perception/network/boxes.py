@@ -1,0 +1,83 @@
+"""Features -> boxes: an anchor-free dense head in two branches, and the decoding that the ONNX graph carries.
+
+As in YOLOv10 (arXiv:2405.14458): the one-to-many branch gives rich supervision in training; the one-to-one branch, trained
+beside it, answers with one box an object, so that inference needs no NMS. Weights are shared over the levels, as in
+FCOS (arXiv:1904.01355).
+
+Legend: B = batch, C = box classes, A = anchor points of all levels together, K = boxes returned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.network.features import Separable
+
+__all__ = ["STRIDES", "BoxHead", "RawBoxes", "decode"]
+
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class RawBoxes:
+    """What one branch says at each anchor point, before any selection."""
+
+    logits: Tensor  # (B, A, C), sigmoid gives the probability of each class
+    boxes: Tensor  # (B, A, 4) xyxy, model pixels
+    points: Tensor  # (A, 2) xy of the anchor points, model pixels
+    strides: Tensor  # (A,) pixels between the anchor points of a level
+
+
+class Branch(nn.Module):
+    """Class logits and box distances of every level, with weights shared over the levels."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classify = nn.Sequential(Separable(width, width), Separable(width, width), nn.Conv2d(width, classes, 1))
+        self.measure = nn.Sequential(Separable(width, width), Separable(width, width), nn.Conv2d(width, 4, 1))
+        nn.init.constant_(self.classify[-1].bias, -math.log((1 - 0.01) / 0.01))  # RetinaNet's prior, arXiv:1708.02002
+        nn.init.constant_(self.measure[-1].bias, 1.0)
+        self.scale = nn.Parameter(torch.ones(len(STRIDES)))  # distances of each level, in strides
+
+    def forward(self, levels: list[Tensor]) -> RawBoxes:
+        logits, boxes, points, strides = [], [], [], []
+        for level, stride, scale in zip(levels, STRIDES, self.scale, strict=True):
+            h, w = level.shape[2:]
+            y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+            xy = (torch.stack([x, y], -1).reshape(-1, 2).to(level) + 0.5) * stride  # (h*w, 2)
+            ltrb = F.softplus(self.measure(level) * scale).flatten(2).transpose(1, 2).float() * stride  # (B, h*w, 4)
+            boxes.append(torch.cat([xy - ltrb[..., :2], xy + ltrb[..., 2:]], -1))
+            logits.append(self.classify(level).flatten(2).transpose(1, 2).float())
+            points.append(xy)
+            strides.append(torch.full((h * w,), float(stride), device=level.device))
+        return RawBoxes(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points), torch.cat(strides))
+
+
+class BoxHead(nn.Module):
+    """[p8, p16, p32] -> {"one_to_one": RawBoxes} and, in training, "one_to_many" beside it."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.one_to_many = Branch(width, classes)
+        self.one_to_one = Branch(width, classes)
+
+    def forward(self, levels: list[Tensor]) -> dict[str, RawBoxes]:
+        if not self.training:
+            return {"one_to_one": self.one_to_one(levels)}
+        detached = [level.detach() for level in levels]  # only the rich supervision shapes the features
+        return {"one_to_one": self.one_to_one(detached), "one_to_many": self.one_to_many(levels)}
+
+
+def decode(raw: RawBoxes, hw: tuple[int, int], k: int) -> Tensor:
+    """The K best anchor points -> (B, K, 6): x1, y1, x2, y2 clipped to the input, score, class; by falling score."""
+    scores, classes = raw.logits.sigmoid().max(-1)  # (B, A)
+    best, index = scores.topk(k, dim=1)  # (B, K)
+    boxes = raw.boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    limit = torch.tensor([hw[1], hw[0], hw[1], hw[0]], dtype=boxes.dtype, device=boxes.device)
+    boxes = torch.minimum(boxes.clamp(min=0), limit)
+    return torch.cat([boxes, best[..., None], classes.gather(1, index)[..., None].to(boxes.dtype)], -1)

@@ -1,0 +1,122 @@
+"""Image -> a pyramid of features at strides 4, 8, 16 and 32: Vision Transformer tokens joined with a convolutional detail path.
+
+A plain ViT sees one coarse scale. The detail path (the first stages of any timm CNN) adds the fine ones, as the spatial
+prior of ViT-Adapter (arXiv:2205.08534) and the spatial tuning adapter of DEIMv2 (arXiv:2509.20787) do.
+
+Legend: B = batch, C = `width`, p4 .. p32 = features at strides 4 .. 32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.network.tokens import Normalize, Tokens, read_weights
+
+__all__ = ["ConvNorm", "DetailPath", "Pyramid", "Separable"]
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch norm, SiLU."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True
+    ) -> None:
+        conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(c_out), nn.SiLU() if act else nn.Identity())
+
+
+class Separable(nn.Sequential):
+    """Depthwise 3x3, then pointwise 1x1."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__(ConvNorm(c_in, c_in, 3, stride, groups=c_in, act=False), ConvNorm(c_in, c_out))
+
+
+class DetailPath(nn.Module):
+    """(B, 3, H, W) RGB float in 0..255 -> features of a CNN at strides 4, 8 and 16.
+
+    Batch norms keep the statistics they were pretrained with, if they were.
+    """
+
+    def __init__(self, name: str, pretrained: bool = False, weights: str | Path | None = None) -> None:
+        super().__init__()
+        self.cnn = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(1, 2, 3))
+        if self.cnn.feature_info.reduction() != [4, 8, 16]:
+            raise ValueError(
+                f"{name} has strides {self.cnn.feature_info.reduction()}; the detail path needs [4, 8, 16]"
+            )
+        self.channels: list[int] = self.cnn.feature_info.channels()
+        config = timm.get_pretrained_cfg(name)
+        self.normalize = Normalize(config.mean, config.std) if config else Normalize((0.5,) * 3, (0.5,) * 3)
+        self.keep_statistics = pretrained or weights is not None
+        if weights is not None:
+            self.load(weights)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features: list[Tensor] = self.cnn(self.normalize(image))
+        return features
+
+    def train(self, mode: bool = True) -> DetailPath:
+        super().train(mode)
+        if self.keep_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def freeze_below_stride_8(self) -> None:
+        """Keep the earliest stages as they were pretrained: edges and textures need no second lesson, and cost the most."""
+        last = f"{self.cnn.feature_info.module_name(0)}."  # the stage that ends at stride 4
+        names = [name for name, _ in self.cnn.named_parameters()]
+        end = max(i for i, name in enumerate(names) if name.startswith(last))
+        for name in names[: end + 1]:
+            self.cnn.get_parameter(name).requires_grad_(False)
+
+    def load(self, path: str | Path) -> None:
+        """Load ImageNet weights: timm's own state dict, or lukemelas' EfficientNet-PyTorch (same layers, other names)."""
+        state, own = read_weights(path), self.cnn.state_dict()
+        if "_conv_stem.weight" in state:
+            state = dict(zip(timm.create_model("tf_efficientnet_lite0").state_dict(), state.values(), strict=True))
+        try:
+            self.cnn.load_state_dict({key: state[key] for key in own})
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} does not fit the detail path: {error}") from None
+
+
+class Pyramid(nn.Module):
+    """(B, 3, H, W) RGB float in 0..255 -> [p4, p8, p16, p32], each (B, C, H / stride, W / stride)."""
+
+    def __init__(self, tokens: Tokens, detail: DetailPath, width: int) -> None:
+        super().__init__()
+        self.tokens, self.detail = tokens, detail
+        c4, c8, c16 = detail.channels
+        self.inject = nn.Conv2d(c16, tokens.width, 1)
+        nn.init.zeros_(self.inject.weight)  # a pretrained ViT starts undisturbed
+        nn.init.zeros_(self.inject.bias)
+        self.join16 = ConvNorm(tokens.width + c16, width)
+        self.refine16 = Separable(width, width)
+        self.down32 = Separable(width, width, stride=2)
+        self.lateral8, self.refine8 = ConvNorm(c8, width, act=False), Separable(width, width)
+        self.lateral4, self.refine4 = ConvNorm(c4, width, act=False), Separable(width, width)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        d4, d8, d16 = self.detail(image)
+        inject = resize_like(self.inject(d16), self.tokens.grid_hw)
+        tokens = resize_like(self.tokens(image, inject), d16.shape[2:])  # patch 14 and stride 16 differ a little
+        p16 = self.refine16(self.join16(torch.cat([tokens, d16], 1)))
+        p32 = self.down32(p16)
+        p8 = self.refine8(self.lateral8(d8) + resize_like(p16, d8.shape[2:]))
+        p4 = self.refine4(self.lateral4(d4) + resize_like(p8, d4.shape[2:]))
+        return [p4, p8, p16, p32]
+
+
+def resize_like(x: Tensor, hw: tuple[int, int] | torch.Size) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to `hw`; nothing is done where it has that size."""
+    return (
+        x if x.shape[2:] == torch.Size(hw) else F.interpolate(x, size=tuple(hw), mode="bilinear", align_corners=False)
+    )

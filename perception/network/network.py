@@ -1,0 +1,97 @@
+"""The whole network: uint8 frames in, boxes and class maps out. forward is its table of contents.
+
+Legend: B = batch, H, W = input height and width, K = boxes returned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from perception.labels import BOX_CLASSES, HEADS
+from perception.network.boxes import BoxHead, RawBoxes, decode
+from perception.network.features import DetailPath, Pyramid
+from perception.network.masks import MaskHead, class_map
+from perception.network.tokens import Tokens
+
+__all__ = ["Network", "NetworkConfig", "Raw", "drive_t"]
+
+Raw = dict[str, Tensor | dict[str, RawBoxes]]  # head name -> its raw output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Everything that decides the shapes of the weights. Saved with every run and inside every ONNX file."""
+
+    hw: tuple[int, int] = (256, 448)  # input height and width, multiples of the ViT's patch and of 32
+    vit: str = "vit_tiny_patch16_224"  # any plain Vision Transformer of timm
+    detail: str = "tf_efficientnet_lite0"  # any timm CNN with features at strides 4, 8 and 16
+    width: int = 96  # channels of the pyramid and the heads
+    drop_path: float = 0.0  # stochastic depth of the ViT in training, arXiv:1603.09382
+    box_classes: tuple[str, ...] = BOX_CLASSES  # empty: no box head
+    heads: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: dict(HEADS)
+    )  # segmentation heads and their classes
+    max_boxes: int = 100  # K
+
+    def __post_init__(self) -> None:
+        if self.hw[0] % 32 or self.hw[1] % 32:
+            raise ValueError(f"the input size must be a multiple of 32, but got {self.hw[0]}x{self.hw[1]}")
+        if not self.box_classes and not self.heads:
+            raise ValueError("a network needs at least one head: box classes or a segmentation head")
+
+
+class Network(nn.Module):
+    """(B, H, W, 3) uint8 RGB -> the raw output of each head in training, the final one from `predict`."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        pretrained: bool = False,
+        vit_weights: str | Path | None = None,
+        detail_weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        tokens = Tokens(config.vit, config.hw, pretrained and vit_weights is None, config.drop_path)
+        if vit_weights is not None:
+            tokens.load_timm(vit_weights)
+        detail = DetailPath(config.detail, pretrained and detail_weights is None, detail_weights)
+        self.pyramid = Pyramid(tokens, detail, config.width)
+        self.boxes = BoxHead(config.width, len(config.box_classes)) if config.box_classes else None
+        self.masks = nn.ModuleDict({name: MaskHead(config.width, len(c)) for name, c in config.heads.items()})
+
+    def forward(self, image: Tensor) -> Raw:
+        p4, p8, p16, p32 = self.pyramid(image.permute(0, 3, 1, 2).float())
+        raw: Raw = {name: head(p4) for name, head in self.masks.items()}
+        if self.boxes is not None:
+            raw["boxes"] = self.boxes([p8, p16, p32])
+        return raw
+
+    def predict(self, image: Tensor) -> dict[str, Tensor]:
+        """{"boxes": (B, K, 6) float32 in model pixels, head name: (B, H, W) uint8}: the outputs of the ONNX file."""
+        assert not self.training
+        raw = self(image)
+        out = {}
+        if self.boxes is not None:
+            out["boxes"] = decode(raw["boxes"]["one_to_one"], self.config.hw, self.config.max_boxes)
+        return out | {name: class_map(raw[name], self.config.hw) for name in self.masks}
+
+
+def drive_t(hw: tuple[int, int] = (256, 448)) -> NetworkConfig:
+    """The bundled model: ViT-Tiny/16 with EfficientNet-Lite0 details, small enough for a CPU."""
+    return NetworkConfig(hw=hw)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable and frozen weights together."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def grid_hw(config: NetworkConfig) -> tuple[int, int]:
+    """Height and width of the ViT's grid of patches."""
+    with torch.device("meta"):
+        return Tokens(config.vit, config.hw).grid_hw

@@ -1,0 +1,100 @@
+"""Image -> tokens of a plain Vision Transformer of timm (Dosovitskiy et al., arXiv:2010.11929), as a map at patch stride.
+
+Legend: B = batch, D = width of the transformer, N = tokens, h, w = height and width in patches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+__all__ = ["Normalize", "Tokens", "fit_position_embedding", "read_weights"]
+
+
+class Normalize(nn.Module):
+    """(B, 3, H, W) float in 0..255 -> the mean/std normalisation that a timm model was trained with."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * self.scale + self.shift
+
+
+class Tokens(nn.Module):
+    """(B, 3, H, W) RGB float in 0..255 -> (B, D, H / patch, W / patch), the tokens after the last block.
+
+    Any plain ViT of timm serves, at any size that is a multiple of its patch. `inject` (B, D, h, w) is added to the embedded
+    patches, so that the convolutional detail path speaks before the first block (the injector of ViT-Adapter,
+    arXiv:2205.08534, in its simplest form).
+    """
+
+    def __init__(self, name: str, hw: tuple[int, int], pretrained: bool = False, drop_path: float = 0.0) -> None:
+        super().__init__()
+        try:
+            vit = timm.create_model(
+                name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", drop_path_rate=drop_path
+            )
+            patch_h, patch_w = vit.patch_embed.patch_size
+        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            raise ValueError(f"{name} at {hw[0]}x{hw[1]} is not a plain Vision Transformer of timm: {error}") from error
+        if hw[0] % patch_h or hw[1] % patch_w:
+            raise ValueError(f"input {hw[0]}x{hw[1]} is not a multiple of the patch {patch_h}x{patch_w} of {name}")
+        self.grid_hw = (hw[0] // patch_h, hw[1] // patch_w)
+        self.stride = patch_h
+        self.width: int = vit.embed_dim
+        self.normalize = Normalize(vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"])
+        self.embed, vit.patch_embed = (
+            vit.patch_embed,
+            nn.Identity(),
+        )  # so that `inject` fits between embedding and blocks
+        self.vit = vit
+
+    def forward(self, image: Tensor, inject: Tensor | None = None) -> Tensor:
+        patches = self.embed(self.normalize(image))  # (B, N, D)
+        if inject is not None:
+            patches = patches + inject.flatten(2).transpose(1, 2)
+        tokens = self.vit.forward_features(patches)[:, self.vit.num_prefix_tokens :]  # (B, N, D)
+        return tokens.transpose(1, 2).unflatten(2, self.grid_hw)  # (B, D, h, w)
+
+    def load_timm(self, path: str | Path) -> None:
+        """Load a state dict of the same timm model, trained at any square size. Raises ValueError where it does not fit."""
+        state = read_weights(path)
+        prefix = 0 if self.vit.no_embed_class else self.vit.num_prefix_tokens
+        fit_position_embedding(state, "pos_embed", None, self.grid_hw, prefix)
+        for part, module in (("patch_embed.", self.embed), ("", self.vit)):
+            wanted = module.state_dict().keys()
+            try:
+                module.load_state_dict({key: state[part + key] for key in wanted})
+            except (KeyError, RuntimeError) as error:
+                raise ValueError(f"{path} does not fit this Vision Transformer: {error}") from None
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a .safetensors file, or in a .pth or .pt file that holds nothing but tensors."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file {path}; expected .safetensors, .pth or .pt")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def fit_position_embedding(
+    state: dict[str, Tensor], key: str, old_hw: tuple[int, int] | None, new_hw: tuple[int, int], prefix: int
+) -> None:
+    """Resample the position embedding `state[key]`, if there is one, from one grid of patches to another, in place.
+
+    `old_hw` None means a square grid. `prefix` counts the leading embeddings that have no place (the class token).
+    """
+    if key in state and old_hw != new_hw:
+        old = list(old_hw) if old_hw else None
+        state[key] = resample_abs_pos_embed(state[key], list(new_hw), old, num_prefix_tokens=prefix)

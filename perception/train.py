@@ -1,0 +1,129 @@
+"""Train a perception network on one or several driving datasets in the common layout (see data/).
+
+python -m perception.train --data DIR [DIR ...] --out RUN
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from perception.cli import run as run_cli
+from perception.labels import BOX_CLASSES, HEADS
+from perception.network.network import Network, NetworkConfig
+from perception.training import checkpoint
+from perception.training.augment import AugmentConfig
+from perception.training.dataset import Mixture
+from perception.training.loop import LoopConfig, train
+
+__all__ = ["TrainConfig", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train on driving datasets."""
+
+    data: tuple[str, ...]
+    """Dataset folders in the common layout; add :WEIGHT to draw from one more or less often (DIR:2)."""
+    out: Path
+    """Run directory: checkpoints, metrics.jsonl, TensorBoard."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    init: str | None = None
+    """Start from a run directory, or the ViT from a timm state dict (.safetensors, .pth)."""
+    detail_weights: str | None = None
+    """ImageNet weights of the detail path as a file (.safetensors, .pth); needs no internet."""
+    pretrained: bool = False
+    """Fetch timm's pretrained weights of the ViT and the detail path from the hub."""
+    freeze_details: bool = True
+    """Keep the detail path's stages below stride 8 as they were pretrained (faster; no effect without pretrained weights)."""
+    heads: tuple[str, ...] = ("boxes", *HEADS)
+    """Heads to train: any of boxes, scene, drive."""
+    own_labels: bool = False
+    """Train in the one dataset's own label space instead of ours, for figures that compare with publications."""
+    hw: tuple[int, int] = (256, 448)
+    """Input height and width, multiples of 32."""
+    vit: str = "vit_tiny_patch16_224"
+    """Any plain Vision Transformer of timm."""
+    drop_path: float = 0.0
+    """Stochastic depth of the ViT."""
+    threads: int = 0
+    """CPU threads of the network; 0 = one a core."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    json: str | None = None
+    """Write the final summary as one line of JSON to this file, or - for the last line of standard output."""
+
+
+def split_weight(entry: str) -> tuple[Path, float]:
+    """DIR or DIR:WEIGHT -> (folder, weight)."""
+    folder, colon, weight = entry.rpartition(":")
+    try:
+        return (Path(folder), float(weight)) if colon else (Path(entry), 1.0)
+    except ValueError:
+        return Path(entry), 1.0
+
+
+def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
+    """The NetworkConfig that the options and, with --own-labels, the dataset ask for."""
+    base = NetworkConfig(hw=config.hw, vit=config.vit, drop_path=config.drop_path)
+    if config.own_labels:
+        labels = mixture.labels[0]
+        boxes = labels.boxes.classes if labels.boxes and "boxes" in config.heads else ()
+        return replace(base, box_classes=boxes, heads={name: spec.classes for name, spec in labels.masks.items()})
+    if unknown := sorted(set(config.heads) - {"boxes", *HEADS}):
+        raise ValueError(f"--heads: unknown head {unknown[0]!r}; expected any of boxes, {', '.join(HEADS)}")
+    heads = {name: classes for name, classes in HEADS.items() if name in config.heads}
+    return replace(base, box_classes=BOX_CLASSES if "boxes" in config.heads else (), heads=heads)
+
+
+def body(config: TrainConfig) -> dict[str, Any]:
+    """Check the options, build what they ask for, and train it."""
+    has_run = any(config.out.glob("step_*"))
+    if has_run and not config.resume:
+        raise ValueError(f"{config.out} already holds a run; add --resume to go on with it, or choose another --out")
+    if config.resume and not has_run:
+        raise FileNotFoundError(f"--resume: {config.out} holds no checkpoint to go on from")
+    if config.own_labels and len(config.data) != 1:
+        raise ValueError(f"--own-labels trains on one dataset, but got {len(config.data)}")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(config.loop.seed)
+
+    folders, weights = zip(*(split_weight(entry) for entry in config.data), strict=True)
+    total = config.loop.steps * config.loop.batch_size
+    mixture = Mixture(
+        list(folders), list(weights), total, config.hw, config.augment, config.loop.seed, config.own_labels
+    )
+    is_run = config.init is not None and Path(config.init).is_dir()
+    vit_weights = None if is_run or config.resume else config.init
+    network = Network(network_for(config, mixture), config.pretrained, vit_weights, config.detail_weights)
+    if is_run and not config.resume:
+        new = checkpoint.init_from(network, Path(str(config.init)))
+        print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
+    if config.freeze_details and (config.pretrained or config.detail_weights or is_run):
+        network.pyramid.detail.freeze_below_stride_8()
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    options = json.loads(json.dumps(asdict(config), default=str))
+    (config.out / "config.json").write_text(json.dumps(options, indent=1))
+    for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
+        print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
+    about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}
+    return train(network, mixture, config.out, config.loop, about)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, train, and return the exit code."""
+    return run_cli(TrainConfig, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

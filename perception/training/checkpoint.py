@@ -1,0 +1,186 @@
+"""A run on disk. A checkpoint can't run code (safetensors and JSON) and can't be half-written (a folder that is renamed).
+
+RUN/
+  config.json                  the resolved configuration
+  metrics.jsonl                one line a log or evaluation
+  step_000123/
+    network.safetensors        the weights that are trained
+    ema.safetensors            their moving average: evaluated, exported
+    optimizer.safetensors      <parameter>.<state>
+    meta.json                  step, network config, datasets, revision
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from perception.engine import Metadata
+from perception.network.network import Network, NetworkConfig
+from perception.network.tokens import fit_position_embedding
+from perception.training.optim import Ema
+
+__all__ = ["TorchEngine", "init_from", "latest", "load_network", "metadata", "open_run", "resume", "revision", "save"]
+
+SCHEMA = 1
+POSITION = "pyramid.tokens.vit.pos_embed"
+
+
+def save(
+    run: Path, step: int, network: Network, ema: Ema, optimizer: torch.optim.Optimizer, meta: Mapping[str, Any]
+) -> None:
+    """Write RUN/step_N beside its name, rename it into place, then remove the older ones."""
+    target, draft = run / f"step_{step:06d}", run / f".step_{step:06d}.part"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    save_file(tensors(network.state_dict()), draft / "network.safetensors")
+    save_file(tensors(ema.state), draft / "ema.safetensors")
+    save_file(tensors(optimizer_state(optimizer)), draft / "optimizer.safetensors")
+    record = {"schema": SCHEMA, "step": step, "network": asdict(network.config), **meta}
+    (draft / "meta.json").write_text(json.dumps(record, indent=1))
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(draft, target)
+    for old in run.glob("step_*"):
+        if old != target:
+            shutil.rmtree(old)
+
+
+def tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors that share no memory, as safetensors wants them."""
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """{"<parameter>.<state>": tensor} for groups that carry "names"."""
+    return {
+        f"{name}.{key}": torch.as_tensor(value)
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def latest(run: Path) -> Path:
+    """The newest checkpoint of a run. Raises FileNotFoundError if it has none."""
+    found = sorted(p for p in run.glob("step_*") if (p / "meta.json").is_file())
+    if not found:
+        raise FileNotFoundError(f"{run} holds no checkpoint; expected a run directory of perception.train")
+    return found[-1]
+
+
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+    """meta.json, refused if it was written by another schema."""
+    meta: dict[str, Any] = json.loads((checkpoint / "meta.json").read_text())
+    if meta.get("schema") != SCHEMA:
+        raise ValueError(f"{checkpoint} has checkpoint schema {meta.get('schema')}, but this version reads {SCHEMA}")
+    return meta
+
+
+def network_config(meta: Mapping[str, Any]) -> NetworkConfig:
+    """The NetworkConfig that JSON turned into lists."""
+    data = dict(meta["network"])
+    data["hw"] = tuple(data["hw"])
+    data["box_classes"] = tuple(data["box_classes"])
+    data["heads"] = {name: tuple(classes) for name, classes in data["heads"].items()}
+    return NetworkConfig(**data)
+
+
+def load_network(run: Path) -> tuple[Network, dict[str, Any]]:
+    """The averaged weights of a run's newest checkpoint, ready to predict, and its meta."""
+    checkpoint = latest(run)
+    meta = read_meta(checkpoint)
+    network = Network(network_config(meta))
+    network.load_state_dict(load_file(checkpoint / "ema.safetensors"))
+    return network.eval(), meta
+
+
+def resume(run: Path, network: Network, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore weights, average and optimiser from the newest checkpoint; its meta says at which step to go on."""
+    checkpoint = latest(run)
+    meta = read_meta(checkpoint)
+    if network_config(meta) != network.config:
+        raise ValueError(f"{checkpoint} was trained with another network; expected the options it was started with")
+    network.load_state_dict(load_file(checkpoint / "network.safetensors"))
+    ema.state = load_file(checkpoint / "ema.safetensors")
+    state = load_file(checkpoint / "optimizer.safetensors")
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            keys = {key: f"{name}.{key}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in state}
+            optimizer.state[parameter] = {key: state[full] for key, full in keys.items()}
+    return meta
+
+
+def init_from(network: Network, run: Path) -> list[str]:
+    """Start from a run's averaged weights, at another input size if need be. Returns what did not fit and stays new."""
+    checkpoint = latest(run)
+    old = network_config(read_meta(checkpoint))
+    state = load_file(checkpoint / "ema.safetensors")
+    tokens = network.pyramid.tokens
+    old_grid = (old.hw[0] // tokens.stride, old.hw[1] // tokens.stride)
+    prefix = 0 if tokens.vit.no_embed_class else tokens.vit.num_prefix_tokens
+    fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, prefix)
+    own = network.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict({**own, **fitting})
+    return sorted(own.keys() - fitting.keys())
+
+
+def revision() -> str:
+    """The git revision of the code, with + if it was changed since; "unknown" outside a checkout."""
+    try:
+        folder = Path(__file__).parent
+        sha = subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, stderr=subprocess.DEVNULL)
+        changed = subprocess.check_output(
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, stderr=subprocess.DEVNULL
+        )
+        return sha.decode().strip() + ("+" if changed.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def metadata(network: Network, meta: Mapping[str, Any]) -> Metadata:
+    """What an ONNX file says of itself."""
+    return Metadata(
+        input_hw=network.config.hw,
+        box_names=network.config.box_classes,
+        heads=network.config.heads,
+        config={"network": asdict(network.config), "train": meta.get("train", {})},
+        revision=meta.get("revision", "unknown"),
+        data=tuple(meta.get("data", ())),
+        step=int(meta.get("step", 0)),
+    )
+
+
+class TorchEngine:
+    """A network behind the interface of perception.engine.Engine, for evaluation and comparison in torch."""
+
+    provider = "torch"
+
+    def __init__(self, network: Network, about: Metadata) -> None:
+        self.network = network.eval()
+        self.metadata = about
+        self.input_hw = network.config.hw
+
+    def run(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
+        """(B, h, w, 3) uint8 RGB -> the outputs of the ONNX file."""
+        with torch.inference_mode():
+            out = self.network.predict(torch.from_numpy(tensor))
+        return {name: value.numpy() for name, value in out.items()}
+
+
+def open_run(run: str | Path) -> TorchEngine:
+    """The newest checkpoint of a run, ready to predict."""
+    network, meta = load_network(Path(run))
+    return TorchEngine(network, metadata(network, meta))

@@ -1,0 +1,190 @@
+"""Several datasets in the common layout -> one endless, reproducible stream of training samples, and its batches.
+
+Which sample comes n-th is a pure function of the seed and n, and so is its augmentation: resuming at any step, with any
+number of workers, goes on exactly where the interrupted run stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from perception.labels import HEADS, IGNORE, DatasetLabels
+from perception.layout import Sample, read_layout
+from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
+from perception.training.augment import Augment, AugmentConfig
+from perception.training.losses import BoxTargets
+
+__all__ = ["Batch", "Mixture", "batches"]
+
+MIN_BOX_PX = 3.0  # smaller boxes, in model pixels, are ignored instead of learned
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample in model pixels."""
+
+    dataset: int
+    image: np.ndarray  # (h, w, 3) uint8 RGB
+    boxes: np.ndarray  # (N, 4) float32 xyxy
+    members: np.ndarray  # (N, C) bool
+    ignore: np.ndarray  # (I, 4) float32 xyxy
+    exhaustive: np.ndarray  # (C,) bool
+    masks: dict[str, np.ndarray]  # head -> (h, w) uint8 label ids of the dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B samples as tensors."""
+
+    image: Tensor  # (B, h, w, 3) uint8 RGB
+    boxes: BoxTargets
+    masks: dict[str, Tensor]  # head -> (B, h, w) uint8 label ids
+    dataset: Tensor  # (B,) index into Mixture.names
+
+
+class Mixture(Dataset[Example]):
+    """The n-th training sample of a run over several datasets, each drawn in proportion to its weight.
+
+    Within a dataset every image comes once before any comes again.
+    """
+
+    def __init__(
+        self,
+        folders: list[Path],
+        weights: list[float],
+        total: int,
+        hw: tuple[int, int],
+        augment: AugmentConfig,
+        seed: int,
+        own_labels: bool = False,
+    ) -> None:
+        loaded = [read_layout(folder, "train", own_labels) for folder in folders]
+        self.folders = folders
+        self.labels: list[DatasetLabels] = [labels for labels, _ in loaded]
+        self.samples: list[list[Sample]] = [samples for _, samples in loaded]
+        self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))
+        self.hw, self.seed = hw, seed
+        self.augment = Augment(augment, hw)
+        share = np.array(weights, float) / np.sum(weights)
+        rng = np.random.default_rng([seed, 0])
+        self.which = rng.choice(len(folders), size=total, p=share).astype(np.int32)  # the dataset of the n-th sample
+        self.nth = np.zeros(total, np.int64)  # how many samples of that dataset came before
+        for index in range(len(folders)):
+            mine = self.which == index
+            self.nth[mine] = np.arange(mine.sum())
+
+    @property
+    def names(self) -> list[str]:
+        """Dataset names, in the order of their index."""
+        return [labels.name for labels in self.labels]
+
+    def __len__(self) -> int:
+        return len(self.which)
+
+    def __getitem__(self, n: int) -> Example:
+        dataset = int(self.which[n])
+        samples = self.samples[dataset]
+        epoch, position = divmod(int(self.nth[n]), len(samples))
+        order = np.random.default_rng([self.seed, 1, dataset, epoch]).permutation(len(samples))
+        return self.example(dataset, samples[order[position]], seed=int(self.seed * 1_000_003 + n) % 2**31)
+
+    def example(self, dataset: int, sample: Sample, seed: int) -> Example:
+        """Read, augment and preprocess one sample."""
+        labels = self.labels[dataset]
+        image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"can't read {sample.image}; run the dataset's prepare.py again")
+        masks = {head: read_mask(sample.masks[head]) for head in sample.masks}
+        own = np.zeros((0, 4), np.float32) if sample.boxes is None else sample.boxes
+        n = len(own)
+        everything = np.concatenate([own, sample.ignore]).astype(np.float32)
+        image, boxes, kept, warped = self.augment.reshape(seed, image, everything, list(masks.values()))
+
+        tensor, letterbox = tensor_from_frame(image, self.hw)
+        tensor = self.augment.recolour(seed, tensor)
+        boxes = boxes_model_from_frame(boxes, letterbox)
+        tiny = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) < MIN_BOX_PX
+        learn = (kept < n) & ~tiny
+        spec = labels.boxes if sample.boxes is not None else None
+        if spec is None:
+            members, exhaustive = np.zeros((0, 0), bool), np.zeros(0, bool)
+        else:
+            members = np.array([spec.membership(sample.categories[i]) for i in kept[learn]], bool)
+            exhaustive = np.array([name in spec.exhaustive for name in spec.classes], bool)
+        in_model = {h: mask_model_from_frame(m, letterbox, IGNORE) for h, m in zip(masks, warped, strict=True)}
+        return Example(dataset, tensor, boxes[learn], members, boxes[~learn], exhaustive, in_model)
+
+    def tables(self, head: str, classes: int) -> Tensor:
+        """(datasets, 256, C) bool: what each dataset's label ids mean for a head."""
+        empty = np.zeros((256, classes), bool)
+        specs = [labels.masks.get(head) for labels in self.labels]
+        return torch.from_numpy(np.stack([spec.membership() if spec else empty for spec in specs]))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(H, W) uint8 label ids from an index PNG."""
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.ndim != 2:
+        raise ValueError(f"{path} is not an index PNG with one channel; run the dataset's prepare.py again")
+    return mask
+
+
+def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Batch:
+    """Examples -> a Batch: boxes are padded to the most in it, missing masks are all IGNORE."""
+    B = len(examples)
+    most = max(len(e.boxes) for e in examples)
+    most_ignored = max(len(e.ignore) for e in examples)
+    boxes, ignore = torch.zeros(B, most, 4), torch.zeros(B, most_ignored, 4)
+    members = torch.zeros(B, most, classes, dtype=torch.bool)
+    exhaustive = torch.zeros(B, classes, dtype=torch.bool)
+    for b, e in enumerate(examples):
+        if len(e.boxes):
+            boxes[b, : len(e.boxes)] = torch.from_numpy(e.boxes)
+            members[b, : len(e.boxes)] = torch.from_numpy(e.members)
+        if len(e.exhaustive):
+            exhaustive[b] = torch.from_numpy(e.exhaustive)
+        ignore[b, : len(e.ignore)] = torch.from_numpy(e.ignore)
+    blank = np.full(examples[0].image.shape[:2], IGNORE, np.uint8)
+    masks = {head: torch.from_numpy(np.stack([e.masks.get(head, blank) for e in examples])) for head in heads}
+    image = torch.from_numpy(np.stack([e.image for e in examples]))
+    dataset = torch.tensor([e.dataset for e in examples])
+    return Batch(image, BoxTargets(boxes, members, exhaustive, ignore), masks, dataset)
+
+
+def batches(mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int) -> DataLoader[Batch]:
+    """The batches of a run from `start_step` on."""
+    order = range(start_step * batch_size, len(mixture))
+    return DataLoader(
+        mixture,
+        batch_size=batch_size,
+        sampler=order,
+        num_workers=workers,
+        drop_last=True,
+        collate_fn=Collate(mixture.heads, classes),
+        worker_init_fn=one_thread,
+        persistent_workers=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Collate:
+    """`collate` with its settings, in a form that worker processes can be sent."""
+
+    heads: tuple[str, ...]
+    classes: int
+
+    def __call__(self, examples: list[Example]) -> Batch:
+        return collate(examples, self.heads, self.classes)
+
+
+def one_thread(_: int) -> None:
+    """A worker uses one core: the others belong to the network."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

@@ -1,0 +1,23 @@
+"""Evaluation in the middle of training: the averaged weights, on every dataset's val split, by perception.evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perception.evaluate import evaluate
+from perception.model import Model
+from perception.network.network import Network
+from perception.training.checkpoint import TorchEngine, metadata
+from perception.training.dataset import Mixture
+from perception.training.optim import Ema
+
+__all__ = ["evaluate_network"]
+
+
+def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, meta: dict[str, Any]) -> dict[str, Any]:
+    """{dataset name: figures} of the averaged weights; datasets without a val split are left out."""
+    averaged = Network(network.config)
+    averaged.load_state_dict({name: value.cpu() for name, value in ema.state.items()})
+    model = Model(TorchEngine(averaged, metadata(averaged, meta)), score_threshold=0.001)
+    folders = [folder for folder in mixture.folders if (folder / "images" / "val").is_dir()]
+    return {folder.name: evaluate(model, folder, "val", limit or None) for folder in folders}

@@ -1,0 +1,221 @@
+"""The training loop, in the order in which it runs: schedule, forward, losses, backward, clip, step, average, log, evaluate, save."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from perception.labels import BOX_CLASSES
+from perception.network.boxes import RawBoxes
+from perception.network.network import Network
+from perception.training import checkpoint
+from perception.training.dataset import Batch, Mixture, batches
+from perception.training.evaluation import evaluate_network
+from perception.training.losses import box_loss, mask_loss
+from perception.training.optim import Ema, learning_rate, parameter_groups
+
+__all__ = ["LoopConfig", "train"]
+
+CLASS_WEIGHTS = {"lane marking": 3.0}  # thin and rare; every other class weighs 1
+MAX_BAD_STEPS = 3  # consecutive steps whose loss is not finite, before the run is given up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig:
+    """How a network is trained."""
+
+    steps: int = 20_000  # optimiser steps
+    batch_size: int = 8
+    lr: float = 1e-3  # peak learning rate of the heads
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0  # each earlier ViT block learns this much slower; 0.75 suits pretrained weights
+    detail_lr: float = 0.2  # learning rate of the pretrained detail path, as a share of lr
+    warmup: int = 200  # steps
+    clip: float = 5.0  # largest gradient norm
+    ema: float = 0.998  # decay of the averaged weights
+    boxes_weight: float = 1.0
+    masks_weight: float = 1.0  # of each segmentation head
+    log_every: int = 20  # steps
+    eval_every: int = 1000  # steps; 0 = only at the end
+    eval_limit: int = 100  # images of each dataset's val split; 0 = all
+    save_every: int = 200  # steps
+    workers: int = 1  # processes that read and augment
+    precision: str = "auto"  # auto, fp32 or bf16
+    seed: int = 0
+
+
+def losses(network: Network, batch: Batch, tables: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """{"scene": (B,), ..., "boxes": (B,), "boxes_one_to_one": (B,)}: each task's loss of each image, already normalised.
+
+    The mean over the batch is what is trained; an image without labels for a task has 0 there.
+    """
+    raw = network(batch.image)
+    out: dict[str, Tensor] = {}
+    for head in network.masks:
+        total, weight = mask_loss(raw[head], batch.masks[head], tables[head][batch.dataset], weights[head])
+        out[head] = total / weight.sum().clamp(min=1.0) * len(total)
+    if network.boxes is not None:
+        branches: dict[str, RawBoxes] = raw["boxes"]
+        for name, branch, top_k in (("boxes", "one_to_many", 10), ("boxes_one_to_one", "one_to_one", 1)):
+            classify, measure, found = box_loss(branches[branch], batch.boxes, top_k)
+            out[name] = (classify + 2.0 * measure) / found * len(classify)
+    return out
+
+
+def task_weight(config: LoopConfig, task: str) -> float:
+    return config.boxes_weight if task.startswith("boxes") else config.masks_weight
+
+
+def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, about: dict[str, Any]) -> dict[str, Any]:
+    """Train `network` on `mixture` until `config.steps`, resuming from `run` if it holds a checkpoint. Returns a summary."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype, reason = precision_for(config.precision, device)
+    print(f"device: {device}, {str(dtype).removeprefix('torch.')}: {reason}")
+    network.to(device, memory_format=torch.channels_last)
+    groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    ema = Ema(network, config.ema)
+    start = int(checkpoint.resume(run, network, ema, optimizer)["step"]) if any(run.glob("step_*")) else 0
+
+    classes = network.config.heads
+    tables = {head: mixture.tables(head, len(names)).to(device) for head, names in classes.items()}
+    weights = {
+        head: torch.tensor([CLASS_WEIGHTS.get(name, 1.0) for name in names], device=device)
+        for head, names in classes.items()
+    }
+    loader = batches(mixture, config.batch_size, len(network.config.box_classes or BOX_CLASSES), start, config.workers)
+    meta = {**about, "train": asdict(config) | about.get("train", {})}
+    log, board = Log(run, mixture.names), SummaryWriter(str(run))
+    bar = tqdm(loader, total=config.steps, initial=start, desc="train", unit="step", disable=None)
+    network.train()
+    bad, best = 0, {}
+    for step, batch in enumerate(bar, start):
+        torch.manual_seed(config.seed + step)  # stochastic depth is a function of the step, so a resumed run repeats it
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * group["lr_scale"] * learning_rate(step, config.steps, config.warmup)
+
+        batch = to_device(batch, device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            parts = losses(network, batch, tables, weights)
+        loss = sum(task_weight(config, task) * value.mean() for task, value in parts.items())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        if torch.isfinite(norm):
+            optimizer.step()
+            ema.update(network, step)
+            bad = 0
+        else:
+            bad += 1
+            print(
+                f"step {step}: the gradient is not finite, step skipped; losses { ({k: v.tolist() for k, v in parts.items()}) }"
+            )
+            if bad == MAX_BAD_STEPS:
+                raise ValueError(
+                    f"{bad} steps in a row were not finite; lower --loop.lr (now {config.lr}) and --resume"
+                )
+
+        log.add(batch.dataset, parts, float(norm))
+        done = step + 1
+        if done % config.log_every == 0:
+            bar.set_postfix(log.write(board, done, float(optimizer.param_groups[0]["lr"])))
+        if done % config.save_every == 0 or done == config.steps:
+            checkpoint.save(run, done, network, ema, optimizer, {**meta, "step": done})
+        if done == config.steps or (config.eval_every and done % config.eval_every == 0):
+            best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
+            log.record({"step": done, "evaluation": best})
+            for name, value in flatten(best).items():
+                board.add_scalar(f"val/{name}", value, done)
+            network.train()
+    board.close()
+    return {"run": str(run), "step": config.steps, "evaluation": best}
+
+
+def precision_for(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype of autocast, and why: bf16 wherever the machine computes in it faster than in float32."""
+    if wanted not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"precision must be auto, fp32 or bf16, but got {wanted!r}")
+    if wanted != "auto":
+        return (torch.bfloat16 if wanted == "bf16" else torch.float32), "as asked"
+    if device.type == "cuda":
+        return (
+            (torch.bfloat16, "the GPU has it")
+            if torch.cuda.is_bf16_supported()
+            else (torch.float32, "no bf16 on this GPU")
+        )
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if "amx_bf16" in flags or "avx512_bf16" in flags:
+        return torch.bfloat16, "the CPU has bf16 instructions"
+    return torch.float32, "the CPU has no bf16 instructions, and emulating them is slower"
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move every tensor of a batch."""
+    if device.type == "cpu":
+        return batch
+    boxes = type(batch.boxes)(
+        *(getattr(batch.boxes, f).to(device) for f in ("boxes", "members", "exhaustive", "ignore"))
+    )
+    masks = {head: mask.to(device) for head, mask in batch.masks.items()}
+    return Batch(batch.image.to(device), boxes, masks, batch.dataset.to(device))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested figures -> {"a/b": 0.5}."""
+    out: dict[str, float] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            out |= flatten(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)):
+            out[f"{prefix}{key}"] = float(value)
+    return out
+
+
+class Log:
+    """metrics.jsonl and TensorBoard: mean loss a task, and a task and dataset, since the last line."""
+
+    def __init__(self, run: Path, names: list[str]) -> None:
+        self.path, self.names = run / "metrics.jsonl", names
+        self.clear()
+
+    def clear(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+        self.images, self.since = 0, time.perf_counter()
+
+    def add(self, dataset: Tensor, parts: dict[str, Tensor], norm: float) -> None:
+        """Remember one step's losses. Reading them is a synchronisation point on a GPU."""
+        self.images += len(dataset)
+        self.values["gradient_norm"].append(norm)
+        for task, value in parts.items():
+            for index, one in zip(dataset.tolist(), value.detach().tolist(), strict=True):
+                self.values[f"loss/{task}"].append(one)
+                if one:
+                    self.values[f"loss/{task}/{self.names[index]}"].append(one)
+
+    def write(self, board: SummaryWriter, step: int, lr: float) -> dict[str, str]:
+        """Write the means; returns those to show in the progress bar."""
+        means = {name: sum(v) / len(v) for name, v in sorted(self.values.items())}
+        means |= {"images_per_second": self.images / (time.perf_counter() - self.since), "lr": lr}
+        for name, value in means.items():
+            board.add_scalar(name, value, step)
+        self.record({"step": step, **{name: round(value, 5) for name, value in means.items()}})
+        self.clear()
+        return {
+            name[5:]: f"{value:.2f}"
+            for name, value in means.items()
+            if name.startswith("loss/") and name.count("/") == 1
+        }
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Append one line of JSON."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
