@@ -1,8 +1,8 @@
 """The engine: a model's input tensor in, its boxes and class maps out, through ONNX Runtime on the GPU or the CPU.
 
-The provider can not lie. ONNX Runtime falls back to the CPU with no more than a log line, and lists CUDA as available on
-machines that have no GPU; so what was asked for is compared with what the session really got, and a missing driver or
-library is named together with its remedy. Only `auto` may choose the CPU, and `provider_reason` then says why.
+The provider can not lie. ONNX Runtime falls back to the CPU with no more than a log line, and lists CUDA as available
+on machines that have no GPU; so what was asked for is compared with what the session really got, and a missing driver
+or library is named together with its remedy. Only `auto` may choose the CPU, and `provider_reason` then says why.
 
 The GPU paths are written against ONNX Runtime's documentation; they have not been run on a GPU.
 

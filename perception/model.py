@@ -3,8 +3,8 @@
     model = load()
     result = model(frame_bgr)
 
-All geometry is `perception.tensors`; all computing is the engine's. Any object with `metadata`, `input_hw` and `run` can
-be the engine, so that training evaluates a torch network through this same code.
+All geometry is `perception.tensors`; all computing is the engine's. Any object with `metadata`, `input_hw` and `run`
+can be the engine, so that training evaluates a torch network through this same code.
 
 Legend: H, W = height, width of the frame; h, w = of the model's input; N = number of boxes.
 """
@@ -58,6 +58,11 @@ class Model:
         self.score_threshold = score_threshold
         self.timings_ms: dict[str, float] = {}
         self._tensor = np.zeros((1, *engine.input_hw, 3), np.uint8)
+
+    @property
+    def provider_reason(self) -> str:
+        """One line that says what runs and why, e.g. "CPU: no NVIDIA GPU/driver found (libcuda.so.1)"."""
+        return str(getattr(self.engine, "provider_reason", type(self.engine).__name__))
 
     def __call__(self, frame_bgr: np.ndarray) -> Result:
         """(H, W, 3) uint8 BGR -> Result in frame pixels. Raises ValueError if it is not such an image."""

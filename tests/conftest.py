@@ -1,4 +1,4 @@
-"""Fixtures: a tiny model that sees colours, so that every stage can be tested with known answers and without training."""
+"""Fixtures: a tiny model that sees colours, so that every stage can be tested with known answers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def save_tiny_model(
     """Write a model without weights that finds the red thing (a car) and the blue thing (a pedestrian) in an image.
 
     A pixel is red (blue) where its red (blue) value is over its green one by 64; grey, and so the border, is neither.
-    boxes: (1, 4, 6), the tightest box around everything red and around everything blue, score = greatest difference / 255,
-    by falling score; a colour that is absent and the two spare slots have score 0. scene: 1 where red, 2 where blue.
-    drive: 1 where green is over 128.
+    boxes: (1, 4, 6), the tightest box around everything red and around everything blue, score = greatest difference
+    / 255, by falling score; a colour that is absent and the two spare slots have score 0.
+    scene: 1 where red, 2 where blue. drive: 1 where green is over 128.
     """
     h, w = hw
     consts = {

@@ -126,12 +126,12 @@ def test_files_that_are_not_onnx_are_refused_in_one_line(tmp_path: Path, capfd: 
 def test_a_truncated_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.onnx"
     path.write_bytes(tiny_model.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="half.onnx: not a"):
+    with pytest.raises(ValueError, match=r"half\.onnx: not a"):
         Engine(path, "cpu")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="model file not found: .*none.onnx"):
+    with pytest.raises(FileNotFoundError, match=r"model file not found: .*none\.onnx"):
         Engine(tmp_path / "none.onnx")
     with pytest.raises(ValueError, match="is a folder"):
         Engine(tmp_path)
