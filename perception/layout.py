@@ -26,7 +26,7 @@ import numpy as np
 
 from perception.labels import IGNORE, DatasetLabels
 
-__all__ = ["IMAGE_SUFFIXES", "LayoutWriter", "Report", "Sample", "read_layout"]
+__all__ = ["IMAGE_SUFFIXES", "LayoutWriter", "Report", "Sample", "read_layout", "split_weight"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = ("train", "val", "test")
@@ -50,9 +50,10 @@ class Sample:
 # ---------------------------------------------------------------------------------------------------------------- reading
 
 
-def read_layout(folder: str | Path, split: str) -> tuple[DatasetLabels, list[Sample]]:
+def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tuple[DatasetLabels, list[Sample]]:
     """The labels of the dataset in `folder` and its samples of one split, ordered by file name.
 
+    With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
     Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
     Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO file, a box without an
     area inside its image, and an image that the COCO file lists but the folder lacks.
@@ -63,6 +64,7 @@ def read_layout(folder: str | Path, split: str) -> tuple[DatasetLabels, list[Sam
     if not (root / "dataset.json").is_file():
         raise ValueError(f"{root} has no dataset.json; data/<name>/prepare.py SOURCE_DIR {root} makes one")
     labels = DatasetLabels.from_json(_read_json(root / "dataset.json"))
+    labels = labels.own_space() if own_space else labels
     images = root / "images" / split
     if not split or not images.is_dir():
         found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
@@ -88,6 +90,15 @@ def read_layout(folder: str | Path, split: str) -> tuple[DatasetLabels, list[Sam
         else:
             samples.append(Sample(images / name, masks=masks))
     return labels, samples
+
+
+def split_weight(entry: str) -> tuple[Path, float]:
+    """DIR or DIR:WEIGHT, as front doors take datasets -> (folder, weight)."""
+    folder, colon, weight = entry.rpartition(":")
+    try:
+        return (Path(folder), float(weight)) if colon else (Path(entry), 1.0)
+    except ValueError:
+        return Path(entry), 1.0
 
 
 def _read_json(path: Path) -> Any:

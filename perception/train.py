@@ -16,6 +16,7 @@ import torch
 
 from perception.cli import run as run_cli
 from perception.labels import BOX_CLASSES, HEADS
+from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
@@ -59,15 +60,6 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     json: str | None = None
     """Write the final summary as one line of JSON to this file, or - for the last line of standard output."""
-
-
-def split_weight(entry: str) -> tuple[Path, float]:
-    """DIR or DIR:WEIGHT -> (folder, weight)."""
-    folder, colon, weight = entry.rpartition(":")
-    try:
-        return (Path(folder), float(weight)) if colon else (Path(entry), 1.0)
-    except ValueError:
-        return Path(entry), 1.0
 
 
 def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:

@@ -5,10 +5,10 @@ Legend: B = batch, H, W = input height and width, K = boxes returned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from perception.labels import BOX_CLASSES, HEADS
@@ -74,24 +74,25 @@ class Network(nn.Module):
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """{"boxes": (B, K, 6) float32 in model pixels, head name: (B, H, W) uint8}: the outputs of the ONNX file."""
         assert not self.training
-        raw = self(image)
+        return self.finish(self(image))
+
+    def finish(self, raw: Raw) -> dict[str, Tensor]:
+        """Raw outputs -> final ones: the K best boxes, and the best class of each pixel."""
         out = {}
         if self.boxes is not None:
             out["boxes"] = decode(raw["boxes"]["one_to_one"], self.config.hw, self.config.max_boxes)
         return out | {name: class_map(raw[name], self.config.hw) for name in self.masks}
+
+    def keep(self, heads: Collection[str]) -> None:
+        """Leave out the other heads, "boxes" among them, for a smaller and faster export."""
+        boxes = self.config.box_classes if "boxes" in heads else ()
+        kept = {name: classes for name, classes in self.config.heads.items() if name in heads}
+        self.config = replace(self.config, box_classes=boxes, heads=kept)
+        self.boxes = self.boxes if boxes else None
+        self.masks = nn.ModuleDict({name: self.masks[name] for name in kept})
 
 
 def drive_t(hw: tuple[int, int] = (256, 448)) -> NetworkConfig:
     """The bundled model: ViT-Tiny/16 with EfficientNet-Lite0 details, small enough for a CPU."""
     return NetworkConfig(hw=hw)
 
-
-def count_parameters(module: nn.Module) -> int:
-    """Trainable and frozen weights together."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def grid_hw(config: NetworkConfig) -> tuple[int, int]:
-    """Height and width of the ViT's grid of patches."""
-    with torch.device("meta"):
-        return Tokens(config.vit, config.hw).grid_hw

@@ -1,0 +1,188 @@
+"""Export a trained run to one ONNX file, checked stage by stage against torch before it is accepted.
+
+python -m perception.export RUN --out FILE.onnx
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import tyro
+from torch import Tensor, nn
+
+from perception.cli import run as run_cli
+from perception.frames import open_source
+from perception.network.network import Network
+from perception.parity import Parity, compare
+from perception.layout import split_weight
+from perception.tensors import tensor_from_frame
+from perception.training.checkpoint import load_network, metadata
+
+__all__ = ["ExportConfig", "export", "main"]
+
+OPSET = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Export a trained run to ONNX."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory of perception.train."""
+    out: Path
+    """File to write, FILE.onnx."""
+    images: str | None = None
+    """Real images to check the file on: a folder, glob or video. Default: val images of the run's datasets."""
+    check_frames: int = 20
+    """How many of them to compare."""
+    heads: tuple[str, ...] = ()
+    """Heads to keep (boxes, scene, drive ...); default: all that were trained."""
+    precision: Literal["fp32"] = "fp32"
+    """Precision of the weights in the file."""
+    json: str | None = None
+    """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
+
+
+class Stages(nn.Module):
+    """A network whose outputs are the final ones and, for the check, every stage before them."""
+
+    def __init__(self, network: Network, heads: Iterable[str]) -> None:
+        super().__init__()
+        self.network, self.heads = network, tuple(heads)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        stages: dict[str, Tensor] = {}
+        handles = [self.network.pyramid.register_forward_hook(lambda *args: stages.update(levels(args[2])))]
+        try:
+            raw = self.network(image)
+        finally:
+            for handle in handles:
+                handle.remove()
+        final = self.network.finish(raw)
+        for name in self.network.masks:
+            stages[f"stage_{name}_logits"] = raw[name]
+        if self.network.boxes is not None:
+            stages["stage_box_logits"] = raw["boxes"]["one_to_one"].logits
+            stages["stage_box_xyxy"] = raw["boxes"]["one_to_one"].boxes
+        return {name: final[name] for name in self.heads} | stages
+
+
+def levels(pyramid: list[Tensor]) -> dict[str, Tensor]:
+    """Name the levels of the pyramid."""
+    return {f"stage_p{stride}": level for stride, level in zip((4, 8, 16, 32), pyramid, strict=True)}
+
+
+def export(network: Network, heads: tuple[str, ...], about: str, images: list[np.ndarray], out: Path) -> Parity:
+    """Write `network` to `out` with the metadata `about` (JSON), if it answers as torch does on `images` (h, w, 3) RGB.
+
+    Raises ValueError that names the first stage that differs, and by how much; then no file is left.
+    """
+    module = Stages(network, heads).eval()
+    example = torch.from_numpy(images[0][None])
+    with torch.inference_mode():
+        truth = [{k: v.numpy() for k, v in module(torch.from_numpy(image[None])).items()} for image in images]
+    names = list(truth[0])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        draft = Path(folder) / "draft.onnx"
+        with quiet():
+            program = torch.onnx.export(
+                module, (example,), input_names=["image"], output_names=names, opset_version=OPSET, dynamo=True, verbose=False
+            )
+        assert program is not None
+        model = program.model_proto
+        onnx.save(model, draft)
+        parity = compare(truth, answers(draft, images))  # every stage
+        parity.require()
+
+        del model.graph.output[len(heads) :]  # the stages were only for the check
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {"perception": about})
+        for node in model.graph.node:
+            node.ClearField("doc_string")
+            del node.metadata_props[:]  # stack traces of the exporter, with paths of this machine
+        del model.graph.value_info[:]
+        onnx.checker.check_model(model)
+        onnx.save(model, draft)
+        parity = parity.with_final(compare([{k: t[k] for k in heads} for t in truth], answers(draft, images)))
+        parity.require()
+        os.replace(draft, out)
+    return parity
+
+
+def answers(path: Path, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """What ONNX Runtime answers on the CPU, one dict of outputs an image."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(None, {"image": image[None]}), strict=True)) for image in images]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's progress and deprecation notes off the terminal."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def check_images(config: ExportConfig, hw: tuple[int, int]) -> tuple[list[np.ndarray], str]:
+    """Real frames as model inputs (h, w, 3) RGB, and where they come from."""
+    sources = [config.images] if config.images else val_folders(config.run)
+    tensors: list[np.ndarray] = []
+    for source in sources:
+        with open_source(source) as frames:
+            wanted = max(1, -(-config.check_frames // len(sources)))
+            step = max(1, (frames.frame_count or wanted) // wanted)
+            tensors += [tensor_from_frame(frame.image, hw)[0] for frame in islice(frames, 0, wanted * step, step)]
+    if not tensors:
+        raise ValueError("no image to check the export on; name some with --images (a folder, glob or video)")
+    return tensors[: config.check_frames], ", ".join(sources)
+
+
+def val_folders(run: Path) -> list[str]:
+    """The val images of the datasets that a run was trained on, where they still are."""
+    options = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {"data": []}
+    folders = [split_weight(entry)[0] / "images" / "val" for entry in options["data"]]
+    return [str(folder) for folder in folders if folder.is_dir()]
+
+
+def body(config: ExportConfig) -> dict[str, Any]:
+    """Export, check, report."""
+    network, meta = load_network(config.run)
+    trained = (*(["boxes"] if network.boxes is not None else []), *network.masks)
+    heads = config.heads or trained
+    if unknown := [head for head in heads if head not in trained]:
+        raise ValueError(f"--heads: this run has no head {unknown[0]!r}; it has: {', '.join(trained)}")
+    network.keep(heads)
+    images, source = check_images(config, network.config.hw)
+    about = metadata(network, meta).to_json()
+    parity = export(network, heads, about, images, config.out)
+    print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}")
+    print(parity)
+    return {"out": str(config.out), "bytes": config.out.stat().st_size, "images": len(images), **parity.to_json()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, export, and return the exit code."""
+    return run_cli(ExportConfig, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

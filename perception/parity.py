@@ -1,0 +1,85 @@
+"""Do two engines answer alike? Every stage by its largest error, class maps by agreement, boxes by matching (numpy only).
+
+Legend: N = boxes of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Parity", "compare"]
+
+STAGE_TOLERANCE = 2e-3  # largest error over the largest value; float32 sums in another order give about 1e-5
+MAP_AGREEMENT = 0.999  # share of pixels with the same class
+BOX_IOU = 0.99  # of each box with its partner
+BOX_SCORE = 0.05  # boxes above this must have a partner; below it the order of near-equal scores may cut others off
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The worst figures over all images."""
+
+    stages: Mapping[str, float]  # float output -> largest |a - b| over the largest |a|
+    maps: Mapping[str, float]  # class map -> share of pixels that agree, over all images
+    boxes_iou: float  # smallest IoU of a box with its partner; 1 if there is no box, 0 if one has no partner
+    boxes: int  # how many boxes were compared
+    final: Parity | None = None  # of the file as it is kept, without the stages
+
+    def require(self) -> None:
+        """Raise ValueError that names the first stage, in the order of the data flow, that differs too much."""
+        for name, error in self.stages.items():
+            if not error <= STAGE_TOLERANCE:
+                raise ValueError(f"{name} differs from torch by {error:.2g} of its range; at most {STAGE_TOLERANCE} is allowed")
+        for name, share in self.maps.items():
+            if not share > MAP_AGREEMENT:
+                raise ValueError(f"class map {name} agrees with torch on {share:.3%} of pixels; {MAP_AGREEMENT:.1%} is asked")
+        if not self.boxes_iou > BOX_IOU:
+            raise ValueError(f"a box overlaps its partner in torch by IoU {self.boxes_iou:.3f}; over {BOX_IOU} is asked")
+
+    def with_final(self, final: Parity) -> Parity:
+        """The same, with the comparison of the file as it is kept."""
+        return Parity(self.stages, final.maps, final.boxes_iou, final.boxes, final)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"stages": dict(self.stages), "maps": dict(self.maps), "boxes_iou": self.boxes_iou, "boxes": self.boxes}
+
+    def __str__(self) -> str:
+        lines = [f"  {name}: largest error {error:.1e} of its range" for name, error in self.stages.items()]
+        lines += [f"  {name}: {share:.4%} of pixels agree" for name, share in self.maps.items()]
+        return "\n".join([*lines, f"  boxes: {self.boxes} compared, smallest IoU {self.boxes_iou:.4f}"])
+
+
+def compare(truth: Sequence[Mapping[str, np.ndarray]], other: Sequence[Mapping[str, np.ndarray]]) -> Parity:
+    """Outputs of each image from two engines -> Parity. `boxes` are (1, K, 6), class maps uint8, all else float stages."""
+    stages: dict[str, float] = {}
+    maps: dict[str, list[float]] = {}
+    worst, count = 1.0, 0
+    for a, b in zip(truth, other, strict=True):
+        for name, value in a.items():
+            if name == "boxes":
+                iou, boxes = match(value[0], b[name][0])
+                worst, count = min(worst, iou), count + boxes
+            elif value.dtype == np.uint8:
+                maps.setdefault(name, []).append(float((value == b[name]).mean()))
+            else:
+                error = float(np.abs(value - b[name]).max() / max(float(np.abs(value).max()), 1e-6))
+                stages[name] = max(stages.get(name, 0.0), error) if np.isfinite(error) else float("inf")
+    return Parity(stages, {name: float(np.mean(shares)) for name, shares in maps.items()}, worst, count)
+
+
+def match(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
+    """(N, 6) boxes of two engines -> smallest IoU of a box in `a` with its best partner of the same class, and how many."""
+    a = a[a[:, 4] > BOX_SCORE]
+    worst = 1.0
+    for box in a:
+        same = b[(b[:, 5] == box[5]) & (np.abs(b[:, 4] - box[4]) < 0.01)]
+        low, high = np.maximum(same[:, :2], box[:2]), np.minimum(same[:, 2:4], box[2:4])
+        shared = (high - low).clip(min=0).prod(1)
+        area = (same[:, 2:4] - same[:, :2]).prod(1) + (box[2:4] - box[:2]).prod() - shared
+        worst = min(worst, float((shared / np.maximum(area, 1e-9)).max(initial=0.0)))
+    return worst, len(a)
