@@ -1,0 +1,98 @@
+"""perception.newest: the newest frame wins, drops show in the ids, nothing hangs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from time import perf_counter, sleep
+
+import numpy as np
+import pytest
+
+from perception.newest import newest
+from perception.structures import Frame
+
+PIXEL = np.zeros((1, 1, 3), np.uint8)
+
+
+def frames(n: int, interval_s: float = 0.0, fps: float = 100.0) -> Iterator[Frame]:
+    for i in range(n):
+        sleep(interval_s)
+        yield Frame(PIXEL, i, i / fps)
+
+
+def test_a_slow_consumer_gets_fewer_frames_in_order_and_the_last_one() -> None:
+    ids = []
+    for frame, arrival in newest(frames(40, 0.005), False, threading.Event()):
+        assert arrival <= perf_counter()
+        ids.append(frame.id)
+        sleep(0.02)
+    assert ids == sorted(set(ids)) and ids[-1] == 39 and len(ids) < 30
+
+
+def test_a_fast_consumer_gets_every_frame() -> None:
+    waiting = threading.Semaphore(0)
+
+    def camera() -> Iterator[Frame]:
+        for frame in frames(5):
+            waiting.acquire()  # the consumer is faster: it waits before each frame comes
+            yield frame
+
+    got, ids = newest(camera(), False, threading.Event()), []
+    for _ in range(5):
+        waiting.release()
+        ids.append(next(got)[0].id)
+    assert ids == [0, 1, 2, 3, 4] and next(got, None) is None
+
+
+def test_pacing_follows_the_timestamps() -> None:
+    begin = perf_counter()
+    seen = [
+        (frame.id, perf_counter() - arrival) for frame, arrival in newest(frames(11, fps=50), True, threading.Event())
+    ]
+    assert perf_counter() - begin >= 0.199  # 10 intervals of 20 ms
+    assert seen[0][0] == 0 and seen[-1][0] == 10 and all(age >= 0 for _, age in seen)
+
+
+def test_when_reading_is_too_slow_the_age_says_so() -> None:
+    ages = [perf_counter() - arrival for _, arrival in newest(frames(6, 0.02, fps=1000), True, threading.Event())]
+    assert ages[-1] > 0.08
+
+
+def test_errors_come_after_the_frames_before_them() -> None:
+    def broken() -> Iterator[Frame]:
+        yield from frames(1)
+        sleep(0.05)
+        raise OSError("cable is out")
+
+    got = newest(broken(), False, threading.Event())
+    assert next(got)[0].id == 0
+    with pytest.raises(OSError, match="cable is out"):
+        next(got)
+
+
+def test_no_frames() -> None:
+    assert list(newest(iter(()), True, threading.Event())) == []
+
+
+def test_stop_ends_the_wait_for_a_camera_that_hangs() -> None:
+    hang, stop = threading.Event(), threading.Event()
+
+    def camera() -> Iterator[Frame]:
+        yield from frames(1)
+        hang.wait(10)
+
+    got = newest(camera(), False, stop)
+    assert next(got)[0].id == 0
+    threading.Timer(0.05, stop.set).start()
+    threading.Timer(0.3, hang.set).start()
+    begin = perf_counter()
+    assert next(got, None) is None
+    assert perf_counter() - begin < 3
+
+
+def test_closing_ends_the_reading_thread() -> None:
+    with closing(newest(frames(10_000, 0.001), False, threading.Event())) as got:
+        next(got)
+    assert not [thread for thread in threading.enumerate() if thread.name == "newest frame"]
