@@ -139,9 +139,12 @@ def _figures(precision: np.ndarray) -> Mapping[str, float | None]:
     """(T, R, K, areas) -> the six figures of COCO."""
     figures = {"AP": precision[..., 0], "AP50": precision[0, ..., 0], "AP75": precision[5, ..., 0]}
     figures |= {f"AP_{name}": precision[..., index] for index, name in enumerate(AREAS) if index}
-    return {
-        name: float(values[values > -1].mean()) if (values > -1).any() else None for name, values in figures.items()
-    }
+    return {name: _mean(values[values > -1]) for name, values in figures.items()}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """None if empty. Rounded, because pycocotools adds an epsilon that makes a perfect AP 0.9999999999999998."""
+    return round(float(values.mean()), 9) if values.size else None
 
 
 def _once(found: Detections) -> list[tuple[np.ndarray, float]]:
