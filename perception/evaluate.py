@@ -43,6 +43,8 @@ class EvaluateConfig:
     """Run directory of perception.train, or ONNX file of perception.export; the bundled model if left out."""
     split: str = "val"
     """Which images: train, val or test."""
+    own_space: bool = False
+    """For a model trained with --own-space: its classes are the dataset's own labels."""
     provider: Provider = "auto"
     """What computes an ONNX file. A run directory is always computed by torch on the CPU."""
     limit: int | None = None
@@ -62,7 +64,7 @@ class Plan:
     missing: tuple[str, ...]  # tasks that the dataset has and the model lacks
 
 
-def plan(model: Model, folder: str | Path, split: str, limit: int | None = None) -> Plan:
+def plan(model: Model, folder: str | Path, split: str, limit: int | None = None, own_space: bool = False) -> Plan:
     """Read a dataset and compare its tasks with the model's.
 
     Raises ValueError if they have none in common, if no image of the split is annotated, and for a broken dataset.
@@ -70,7 +72,7 @@ def plan(model: Model, folder: str | Path, split: str, limit: int | None = None)
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be 1 or more, but got {limit}")
     metadata = model.engine.metadata
-    labels, samples = read_layout(folder, split)
+    labels, samples = read_layout(folder, split, own_space)
     wanted = (["boxes"] if labels.boxes else []) + list(labels.masks)
     present = (["boxes"] if metadata.box_names else []) + list(metadata.heads)
     common = [task for task in wanted if task in present]
@@ -90,10 +92,13 @@ def plan(model: Model, folder: str | Path, split: str, limit: int | None = None)
     return Plan(labels, samples, "boxes" in common, tuple(task for task in common if task != "boxes"), missing)
 
 
-def evaluate(model: Model, folder: str | Path, split: str, limit: int | None = None) -> dict[str, Any]:
+def evaluate(
+    model: Model, folder: str | Path, split: str, limit: int | None = None, own_space: bool = False
+) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
-    `model`'s own score threshold plays no part: AP is taken over all boxes.
+    `model`'s own score threshold plays no part: AP is taken over all boxes. With `limit`, that many images are taken,
+    spread evenly. `own_space` is for a model whose classes are this dataset's own labels.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks;
@@ -102,7 +107,7 @@ def evaluate(model: Model, folder: str | Path, split: str, limit: int | None = N
     Raises:
         ValueError: see `plan`; or an image or mask can not be read, or has another size than it should.
     """
-    todo = plan(model, folder, split, limit)
+    todo = plan(model, folder, split, limit, own_space)
     metadata = model.engine.metadata
     everything = Model(model.engine, SCORE_THRESHOLD)
     boxes = _box_evaluation(todo.labels, metadata.box_names) if todo.boxes else None
@@ -221,10 +226,10 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider)
     for folder in config.data:
-        plan(model, folder, config.split, config.limit)
+        plan(model, folder, config.split, config.limit, config.own_space)
     results = []
     for folder in config.data:
-        results.append(evaluate(model, folder, config.split, config.limit))
+        results.append(evaluate(model, folder, config.split, config.limit, config.own_space))
         print(tables(results[-1]) + "\n", flush=True)
     print(summary_table(results))
     metadata = model.engine.metadata

@@ -1,7 +1,7 @@
 """One taxonomy for every dataset: a dataset's label is a SET of our classes.
 
-Boxes use the 10 classes of BDD100K. The `scene` head uses the 19 classes of Cityscapes plus lane marking. The `drive` head
-answers the driver's question: what can be driven on, and where are the lines.
+Boxes use the 10 classes of BDD100K. The `scene` head uses the 19 classes of Cityscapes plus lane marking. The `drive`
+head answers the driver's question: what can be driven on, and where are the lines.
 
 A dataset says, for each of its own labels, which of our classes it may be: IDD-Lite's "vehicles" is
 {car, truck, bus, train, motorcycle, bicycle}. Training maximises the probability summed over that set, so many small,
@@ -45,6 +45,13 @@ def _checked(classes: Iterable[str], allowed: tuple[str, ...], where: str) -> fr
     if unknown := sorted(found - set(allowed)):
         raise ValueError(f"{where}: unknown class {unknown[0]!r}; expected some of: {', '.join(allowed)}")
     return found
+
+
+def _listed(names: Any, where: str) -> frozenset[str]:
+    """The names of a JSON list; a bare string would be taken for a list of letters."""
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"{where}: expected a list of class names, but got {names!r}")
+    return frozenset(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +117,29 @@ class DatasetLabels:
         try:
             boxes = None
             if spec := data.get("boxes"):
-                sets = {name: frozenset(members) for name, members in spec["categories"].items()}
-                boxes = BoxLabels(sets, frozenset(spec["exhaustive"]))
+                sets = {
+                    name: _listed(members, f"box category {name!r}") for name, members in spec["categories"].items()
+                }
+                boxes = BoxLabels(sets, _listed(spec["exhaustive"], "exhaustive"))
             masks = {}
             for head, spec in data.get("masks", {}).items():
                 labels = {int(label): entry for label, entry in spec["labels"].items()}
                 names = {label: str(entry["name"]) for label, entry in labels.items()}
                 classes = HEADS.get(head) or tuple(names.values())  # a head that is not ours: the dataset's own space
-                sets_by_id = {label: frozenset(entry["classes"]) for label, entry in labels.items()}
+                sets_by_id = {
+                    label: _listed(entry["classes"], f"mask label {label}") for label, entry in labels.items()
+                }
                 masks[head] = MaskLabels(spec["folder"], names, sets_by_id, classes)
             return cls(data["name"], data["licence"], data.get("source", ""), boxes, masks)
         except KeyError as error:
             raise ValueError(f"dataset.json of {data.get('name', '?')}: missing key {error}") from None
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"dataset.json of {data.get('name', '?')}: not of the expected form ({error})") from None
 
     def own_space(self) -> DatasetLabels:
         """The same labels as classes of their own, for figures that compare with publications on this dataset alone.
 
-        One segmentation head a mask folder, named after it; one box class a category.
+        One segmentation head a mask folder, named after it; one box class a category. A label that no head uses stays ignored.
         """
         boxes = None
         if self.boxes:
@@ -134,11 +147,12 @@ class DatasetLabels:
             sets = {name: frozenset({name} if name in kept else ()) for name in self.boxes.sets}
             boxes = BoxLabels(sets, frozenset(kept), kept)
         masks = {}
-        for spec in self.masks.values():
-            names = dict(sorted(spec.names.items()))
-            own = {label: frozenset({name} if spec.sets[label] else ()) for label, name in names.items()}
-            classes = tuple(name for label, name in names.items() if spec.sets[label])
-            masks[spec.folder] = MaskLabels(spec.folder, names, own, classes)
+        for folder in dict.fromkeys(spec.folder for spec in self.masks.values()):
+            heads = [spec for spec in self.masks.values() if spec.folder == folder]  # they may declare different labels
+            names = dict(sorted((label, name) for spec in heads for label, name in spec.names.items()))
+            used = {label: name for label, name in names.items() if any(spec.sets.get(label) for spec in heads)}
+            own = {label: frozenset({name} if label in used else ()) for label, name in names.items()}
+            masks[folder] = MaskLabels(folder, names, own, tuple(dict.fromkeys(used.values())))
         return DatasetLabels(self.name, self.licence, self.source, boxes, masks)
 
     def to_json(self) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def boxes_frame_from_model(boxes: np.ndarray, letterbox: Letterbox) -> np.ndarra
 
 def mask_model_from_frame(mask: np.ndarray, letterbox: Letterbox, fill: int = 255) -> np.ndarray:
     """(H, W) uint8 of label ids in frame pixels -> (h, w) uint8 in model pixels, `fill` in the border."""
+    assert mask.shape == letterbox.frame_hw, f"mask {mask.shape}, frame {letterbox.frame_hw}"
     h, w = letterbox.content_hw
     out = np.full(letterbox.model_hw, fill, np.uint8)
     content = cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -86,6 +87,7 @@ def mask_model_from_frame(mask: np.ndarray, letterbox: Letterbox, fill: int = 25
 
 def mask_frame_from_model(mask: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     """(h, w) uint8 of class ids in model pixels -> (H, W) uint8 in frame pixels."""
+    assert mask.shape == letterbox.model_hw, f"mask {mask.shape}, model {letterbox.model_hw}"
     (h, w), (frame_h, frame_w) = letterbox.content_hw, letterbox.frame_hw
     content = mask[letterbox.top : letterbox.top + h, letterbox.left : letterbox.left + w]
     return cv2.resize(content, (frame_w, frame_h), interpolation=cv2.INTER_NEAREST_EXACT)

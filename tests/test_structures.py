@@ -1,0 +1,105 @@
+"""The vocabulary refuses what is malformed where it is made, and is happy with nothing."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from perception.structures import Detections, Frame, Letterbox, Result, Track
+
+
+def three() -> Detections:
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    return Detections(boxes, np.array([0.9, 0.5, 0.1], np.float32), np.array([2, 0, 1]))
+
+
+def test_a_frame_knows_its_size():
+    frame = Frame(np.zeros((3, 5, 3), np.uint8), 0, 0.0)
+    assert frame.hw == (3, 5) and frame.source == ""
+    assert Frame(np.zeros((1, 1, 3), np.uint8), 7, 1.5, "a.mp4").hw == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "image,said",
+    [
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\) uint8"),
+        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        ([1, 2, 3], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_a_frame_wants_bgr_pixels(image, said):
+    with pytest.raises(ValueError, match=said):
+        Frame(image, 0, 0.0)
+
+
+def test_a_frame_counts_from_0():
+    with pytest.raises(ValueError, match="-1"):
+        Frame(np.zeros((1, 1, 3), np.uint8), -1, 0.0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_detections_of_any_number(n):
+    found = Detections(np.zeros((n, 4), np.float32), np.zeros(n, np.float32), np.zeros(n, np.int64))
+    assert len(found) == n
+
+
+def test_no_detections():
+    empty = Detections.empty()
+    assert len(empty) == 0 and empty.boxes.shape == (0, 4)
+    assert (empty.boxes.dtype, empty.scores.dtype, empty.classes.dtype) == (np.float32, np.float32, np.int64)
+    assert len(empty[np.zeros(0, bool)]) == 0 and len(empty[:5]) == 0
+
+
+@pytest.mark.parametrize(
+    "boxes,scores,classes,said",
+    [
+        ((4,), (1,), (1,), r"boxes.*\(N, 4\).*\(4,\)"),
+        ((2, 5), (2,), (2,), r"boxes.*\(2, 5\)"),
+        ((2, 4), (3,), (2,), r"scores.*\(2,\).*\(3,\)"),
+        ((2, 4), (2,), (2, 1), r"classes.*\(2,\).*\(2, 1\)"),
+        ((0,), (0,), (0,), r"boxes.*\(0,\)"),
+    ],
+)
+def test_detections_that_do_not_fit_together(boxes, scores, classes, said):
+    with pytest.raises(ValueError, match=said):
+        Detections(np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(classes, np.int64))
+
+
+@pytest.mark.parametrize(
+    "keep,classes", [(np.array([True, False, True]), [2, 1]), (np.array([2, 0]), [1, 2]), (slice(1, None), [0, 1])]
+)
+def test_selecting_detections(keep, classes):
+    found = three()[keep]
+    np.testing.assert_array_equal(found.classes, classes)
+    np.testing.assert_array_equal(found.boxes, three().boxes[keep])
+    np.testing.assert_array_equal(found.scores, three().scores[keep])
+
+
+def test_values_do_not_change_after_they_are_made():
+    for value, name in ((three(), "boxes"), (Track(1, (0, 0, 1, 1), 0.5, 0, 0.0), "id")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
+
+
+def test_a_letterbox_knows_its_scale_along_each_axis():
+    assert Letterbox((100, 200), (64, 96), (48, 96), 8, 0).scale_xy == (96 / 200, 48 / 100)
+
+
+@pytest.mark.parametrize("name", ["frame_hw", "model_hw", "content_hw"])
+def test_a_letterbox_has_no_empty_side(name):
+    sizes = {"frame_hw": (4, 4), "model_hw": (4, 4), "content_hw": (4, 4)} | {name: (4, 0)}
+    with pytest.raises(ValueError, match=name):
+        Letterbox(**sizes, top=0, left=0)
+
+
+def test_a_result_is_a_shortcut_to_its_detections():
+    result = Result(three(), {"scene": np.zeros((2, 2), np.uint8)}, ("a", "b", "c"))
+    assert result.boxes is result.detections.boxes
+    assert result.scores is result.detections.scores
+    assert result.classes is result.detections.classes
+    assert len(Result(Detections.empty(), {}).boxes) == 0
