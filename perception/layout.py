@@ -5,7 +5,7 @@
     OUT/boxes/<split>.json                  COCO: the dataset's own categories; iscrowd = 1 marks an ignore region
     OUT/masks/<folder>/<split>/<name>.png   the dataset's own label ids, one channel uint8, 255 = not labelled
 
-An image that is not in the COCO file is not annotated for boxes; one without a mask file is not annotated for that head.
+An image that is not in the COCO file is not annotated for boxes; one without a mask file, not for that head.
 Legend: N = boxes of an image, M = ignore regions of an image, H, W = its height and width.
 """
 
@@ -47,7 +47,7 @@ class Sample:
     masks: Mapping[str, Path] = field(default_factory=dict)  # head name -> index PNG
 
 
-# ---------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 
 
 def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tuple[DatasetLabels, list[Sample]]:
@@ -55,8 +55,8 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
 
     With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
     Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
-    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO file, a box without an
-    area inside its image, and an image that the COCO file lists but the folder lacks.
+    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO file, a box without
+    an area inside its image, and an image that the COCO file lists but the folder lacks.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -153,7 +153,7 @@ def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, tuple[np.ndarray,
         raise ValueError(f"{path} is broken: {where}: {error}; data/coco/prepare.py drops and counts such") from None
 
 
-# ---------------------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------------------------------- writing
 
 
 @dataclass(slots=True)
@@ -200,9 +200,9 @@ class Report:
 class LayoutWriter:
     """Writes a dataset in the common layout: `with LayoutWriter(out, labels) as writer: writer.add(...)`.
 
-    Everything goes to a hidden folder beside `out_dir`, which takes its name when the block ends well; after an error or
-    an interrupt nothing is left. Then `report` is printed. Malformed labels are never passed on: they are clipped, dropped
-    or skipped and counted in `report`; with `strict` any of them is a ValueError at the end, and nothing is written.
+    Everything goes to a hidden folder beside `out_dir`, which takes its name when the block ends well, and `report` is
+    printed; after an error or an interrupt nothing is left. Malformed labels are never passed on: they are clipped,
+    dropped or skipped and counted in `report`; with `strict` any of them is a ValueError at the end.
 
     Raises ValueError if `out_dir` exists, unless `overwrite` is set and it is a dataset in the common layout.
     """
@@ -255,7 +255,7 @@ class LayoutWriter:
         """Add one image with its labels; False if it was skipped (and counted in `report`).
 
         `name` is the file name without its suffix. `image` is a file (JPEG and PNG are copied byte for byte) or
-        (H, W, 3) uint8 BGR. `boxes` (N, 4) and `ignore` (M, 4) are xyxy in frame pixels; boxes=None says: not annotated.
+        (H, W, 3) uint8 BGR. `boxes` (N, 4) and `ignore` (M, 4) are xyxy in frame pixels; None says: not annotated.
         `masks` are (H, W) integer label ids by folder. `annotated_hw`, where the source states it, is the size that the
         annotator saw: an image of another size is skipped.
         """
@@ -364,7 +364,7 @@ class LayoutWriter:
         return rows
 
     def _finish(self) -> None:
-        """Write the JSON files and give the folder its name. Raises ValueError if nothing, or nothing sound, is there."""
+        """Write the JSON files and give the folder its name. Raises ValueError if there is nothing to name."""
         problems = "; ".join(self.report.problem_lines())
         if not self._names:
             raise ValueError(f"no image for {self.out}: {problems or 'the source folder has none'}")
