@@ -139,7 +139,8 @@ class DatasetLabels:
     def own_space(self) -> DatasetLabels:
         """The same labels as classes of their own, for figures that compare with publications on this dataset alone.
 
-        One segmentation head a mask folder, named after it; one box class a category. A label that no head uses stays ignored.
+        One segmentation head a mask folder, named after it; one box class a category. A label that no head uses stays
+        ignored.
         """
         boxes = None
         if self.boxes:
