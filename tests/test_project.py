@@ -92,9 +92,9 @@ def test_requirements_are_pins_and_nothing_else(name: str):
     lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
     assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][\w.+!]*( ; .+)?", line)]
     pinned = {line.split("==")[0] for line in lines}
-    wanted = PROJECT["project"]["dependencies"] + (
-        sum(PROJECT["project"]["optional-dependencies"].values(), []) if name == "dev" else []
-    )
+    wanted = list(PROJECT["project"]["dependencies"])
+    if name == "dev":
+        wanted += [spec for extra in PROJECT["project"]["optional-dependencies"].values() for spec in extra]
     names = {re.split(r"[\[<>=;]", spec)[0].lower() for spec in wanted} - {PROJECT["project"]["name"]}
     assert names - pinned == set()
     if name == "base":
