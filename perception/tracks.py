@@ -143,7 +143,8 @@ class Tracker:
         for i in tracks[states.ids[tracks] == 0]:  # the second detection confirms; rows are in the order of birth
             states.ids[i], self._next_id = self._next_id, self._next_id + 1
 
-        free = np.setdiff1d(np.flatnonzero(scores >= config.high_score), found)
+        free = scores >= config.high_score
+        free[found] = False
         states = states + self._born(boxes[free], scores[free], votes[free])
         self._states = states[self._alive(states)]
         return self._output()
@@ -182,6 +183,7 @@ class Tracker:
         similarity = self._similarity(states, boxes, votes)  # (T, D), 0 = never
         confirmed, high = states.ids > 0, scores >= config.high_score
         pairs = np.full(len(states.ids), -1)  # track -> detection
+        free = np.ones(len(scores), bool)  # detections
         for rows, columns, least in (
             (confirmed, high, config.min_iou),
             (confirmed, ~high, config.min_iou_low),
@@ -189,9 +191,11 @@ class Tracker:
             (~confirmed, ~high, config.min_iou_low),
         ):
             free_rows = np.flatnonzero(rows & (pairs < 0))
-            free_columns = np.setdiff1d(np.flatnonzero(columns), pairs)
-            i, j = assign(similarity[np.ix_(free_rows, free_columns)], least)
-            pairs[free_rows[i]] = free_columns[j]
+            free_columns = np.flatnonzero(columns & free)
+            if len(free_rows) and len(free_columns):
+                i, j = assign(similarity[np.ix_(free_rows, free_columns)], least)
+                pairs[free_rows[i]] = free_columns[j]
+                free[free_columns[j]] = False
         tracks = np.flatnonzero(pairs >= 0)
         return tracks, pairs[tracks]
 
@@ -324,13 +328,14 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Elementwise over two broadcastable (..., 4)."""
-    inner = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = inner.clip(0).prod(-1)
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    intersection = width.clip(0) * height.clip(0)
     return np.asarray(intersection / (_area(a) + _area(b) - intersection))
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
-    return np.asarray((boxes[..., 2:] - boxes[..., :2]).prod(-1))
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
 
 
 def _clip(boxes: np.ndarray, frame_hw: tuple[int, int]) -> np.ndarray:
