@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import tyro
 from tqdm import tqdm
 
-from perception.labels import HEADS, BoxLabels, DatasetLabels, MaskLabels
+from perception.labels import BOX_CLASSES, HEADS, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import IMAGE_SUFFIXES, LayoutWriter, Report
 
 __all__ = [
+    "NamedCategoriesConfig",
     "PrepareConfig",
     "box_labels",
+    "ids_from_colours",
+    "image_hw",
     "images_in",
     "mask_labels",
     "number",
     "progress",
+    "read_json",
     "read_mask",
     "require_folder",
+    "summary",
 ]
 
 Item = TypeVar("Item")
+
+# What the usual names of box categories mean, beside our own class names: these cover their classes ...
+_VEHICLES = ("car", "truck", "bus", "train", "motorcycle", "bicycle")
+_WHOLE: dict[str, tuple[str, ...]] = {name: (name,) for name in BOX_CLASSES} | {
+    "person": ("pedestrian", "rider"), "people": ("pedestrian", "rider"), "human": ("pedestrian", "rider"),
+    "bike": ("bicycle", "motorcycle"), "motorbike": ("motorcycle",), "motor": ("motorcycle",), "lorry": ("truck",),
+    "tram": ("train",), "vehicle": _VEHICLES, "trafficlight": ("traffic light",), "trafficsign": ("traffic sign",),
+    "road sign": ("traffic sign",), "sign": ("traffic sign",),
+}  # fmt: skip
+# ... and these are only some of theirs, so whoever labels them has left others of the class unlabelled.
+_PART: dict[str, tuple[str, ...]] = {
+    "cyclist": ("rider", "bicycle"), "bicyclist": ("rider", "bicycle"), "motorcyclist": ("rider", "motorcycle"),
+    "van": ("car",), "suv": ("car",), "taxi": ("car",), "pickup": ("car", "truck"), "scooter": ("motorcycle",),
+    "coach": ("bus",), "stop sign": ("traffic sign",), "stop": ("traffic sign",), "speed limit": ("traffic sign",),
+    "speedlimit": ("traffic sign",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +73,52 @@ class PrepareConfig:
         if self.out.resolve() in (self.source.resolve(), *self.source.resolve().parents):
             raise ValueError(f"OUT_DIR {self.out} holds SOURCE_DIR {self.source}; name a folder elsewhere")
         return LayoutWriter(self.out, labels, overwrite=self.overwrite, strict=self.strict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedCategoriesConfig(PrepareConfig):
+    """Options of a converter whose box categories are only known from the files: they are matched by name."""
+
+    categories: tuple[str, ...] = ()
+    """What categories mean: NAME=CLASS, NAME=CLASS,CLASS (it may be any of these) or NAME= (ignore region). The others
+    are matched by name, and those that match nothing are left out. Quote names that have spaces."""
+    exhaustive: tuple[str, ...] | None = None
+    """Classes of which every instance is labelled; only these teach what is background. Default: those that a category
+    covers (a "stop sign" does not cover "traffic sign")."""
+    name: str | None = None
+    """Name of the dataset, for dataset.json. Default: that of the folder."""
+    licence: str | None = None
+    """Its licence, for dataset.json."""
+
+    def box_labels(self, names: Collection[str]) -> BoxLabels:
+        """What the categories `names` mean; those that mean nothing to us are not in it.
+
+        A class that has a category of its own is not what a broader one means: beside "rider", "person" is pedestrian.
+        Raises ValueError for an option that is not NAME=CLASS, names no category or no class, and if nothing is left.
+        """
+        given: dict[str, frozenset[str]] = {}
+        for option in self.categories:
+            name, equals, members = option.partition("=")
+            if not equals or name not in names:
+                known = ", ".join(sorted(names)[:20])
+                raise ValueError(f"--categories {option!r}: expected NAME=CLASS,CLASS with NAME one of: {known}")
+            given[name] = frozenset(member.strip() for member in members.split(",") if member.strip())
+        usual = {name: frozenset(_WHOLE.get(_plain(name)) or _PART.get(_plain(name), ())) for name in names}
+        own = frozenset().union(*(members for members in usual.values() if len(members) == 1))
+        by_name = {name: members - own or members for name, members in usual.items() if members and name not in given}
+        by_name |= {name: usual[name] for name in by_name if len(usual[name]) == 1}
+        sets = {name: {**by_name, **given}[name] for name in names if name in by_name or name in given}
+        if not any(sets.values()):
+            raise ValueError(
+                f"no category is one of ours ({', '.join(sorted(names)[:20])}); map them with --categories"
+            )
+        covered = (members for name, members in sets.items() if name in given or _plain(name) in _WHOLE)
+        return BoxLabels(sets, frozenset().union(*covered) if self.exhaustive is None else frozenset(self.exhaustive))
+
+
+def _plain(name: str) -> str:
+    """ "Traffic_Light" -> "traffic light"."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def box_labels(sets: Mapping[str, Collection[str]], exhaustive: Iterable[str]) -> BoxLabels:
@@ -82,6 +151,39 @@ def read_mask(path: Path, report: Report) -> np.ndarray | None:
     if mask is None:
         report.problem("missing or unreadable mask, sample skipped", str(path))
     return mask
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValueError that names the file if it is none, or broken."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; the README beside prepare.py draws the expected layout")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}; is the download complete?") from None
+
+
+def ids_from_colours(image: np.ndarray, colours: Mapping[int, int], unknown: int) -> np.ndarray:
+    """(H, W, 3) uint8 BGR colours -> (H, W) uint8 ids, by a table 0xRRGGBB -> id; other colours become `unknown`."""
+    blue, green, red = (image[..., channel].astype(np.int32) for channel in range(3))
+    rgb = (red << 16) | (green << 8) | blue  # (H, W)
+    ids = np.full(rgb.shape, unknown, np.uint8)
+    for colour, label in colours.items():
+        ids[rgb == colour] = label
+    return ids
+
+
+def image_hw(path: Path) -> tuple[int, int] | None:
+    """(height, width) of an image file as it will be shown (EXIF rotation applied); None if it can't be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    return None if image is None else (image.shape[0], image.shape[1])
+
+
+def summary(report: Report, notes: Mapping[str, int]) -> dict[str, Any]:
+    """The report as JSON values with `notes`, which are printed: what was left out though nothing is wrong with it."""
+    for note, count in Counter(notes).most_common():
+        print(f"note: {count} x {note}")
+    return {**report.to_json(), "notes": dict(notes)}
 
 
 def number(text: str | None) -> float:

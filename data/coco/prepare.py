@@ -1,0 +1,138 @@
+"""COCO 2017, or any boxes in COCO JSON -> the common layout. Categories are matched to our classes by name."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from perception.cli import run
+from perception.labels import BoxLabels, DatasetLabels
+from perception.layout import SPLITS, LayoutWriter, Report
+from perception.prepare import NamedCategoriesConfig, number, progress, read_json, summary
+
+COCO = ("coco", "annotations CC BY 4.0; images under the Flickr terms of use", "https://cocodataset.org")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig(NamedCategoriesConfig):
+    """Options of this converter."""
+
+    splits: tuple[str, ...] = (
+        "train=annotations/instances_train2017.json:train2017",
+        "val=annotations/instances_val2017.json:val2017",
+    )
+    """SPLIT=FILE.json:IMAGE_FOLDER, both in SOURCE_DIR; a split is train, val or test."""
+    only_relevant: bool = False
+    """Leave out images without any object of ours."""
+
+    def files(self) -> dict[str, tuple[Path, Path]]:
+        """Split -> COCO file, folder of its images. Raises ValueError for an option of another form."""
+        found = {}
+        for option in self.splits:
+            split, _, files = option.partition("=")
+            annotations, _, images = files.partition(":")
+            if split not in SPLITS or not annotations or not images:
+                raise ValueError(f"--splits {option!r}: expected train|val|test=FILE.json:IMAGE_FOLDER")
+            found[split] = (self.source / annotations, self.source / images)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class CocoFile:
+    """A COCO file whose parts have been checked to be lists of objects."""
+
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    names: dict[str, str]  # category id, as text -> name
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read a COCO file. Raises ValueError that names it and what it lacks."""
+    data = read_json(path)
+    parts = [data.get(key) if isinstance(data, dict) else None for key in ("images", "annotations", "categories")]
+    for key, part in zip(("images", "annotations", "categories"), parts, strict=True):
+        if not isinstance(part, list) or not all(isinstance(entry, dict) for entry in part):
+            raise ValueError(f"{path} is not COCO: expected a list of objects as {key!r}; is it instances_*.json?")
+    images, annotations, categories = (part or [] for part in parts)
+    if broken := [entry for entry in categories if "id" not in entry or "name" not in entry]:
+        raise ValueError(f"{path} is not COCO: a category without id or name: {broken[0]}")
+    return CocoFile(images, annotations, {str(entry["id"]): str(entry["name"]) for entry in categories})
+
+
+def xyxy_from_bbox(bbox: Any) -> list[float]:
+    """COCO [x, y, w, h] -> [x1, y1, x2, y2]; NaNs if it is anything else, so that the writer drops and counts it."""
+    values = [number(str(value)) for value in bbox] if isinstance(bbox, list) else []
+    if len(values) != 4:
+        return [float("nan")] * 4
+    x, y, w, h = values
+    return [x, y, x + w, y + h]
+
+
+def rows_by_image(coco: CocoFile, labels: BoxLabels, report: Report) -> dict[str, list[tuple[str, list[float], bool]]]:
+    """Image id, as text -> (category, xyxy, is a crowd) of the annotations whose category means something to us."""
+    known = {str(entry.get("id")) for entry in coco.images}
+    rows = defaultdict(list)
+    for entry in coco.annotations:
+        category_id, image_id = str(entry.get("category_id")), str(entry.get("image_id"))
+        if category_id not in coco.names:
+            report.problem("annotation of an unknown category id, dropped", str(entry)[:100])
+        elif image_id not in known:
+            report.problem("annotation of an unknown image id, dropped", str(entry)[:100])
+        elif (name := coco.names[category_id]) in labels.sets:
+            rows[image_id].append((name, xyxy_from_bbox(entry.get("bbox")), bool(entry.get("iscrowd"))))
+    return rows
+
+
+def add_split(writer: LayoutWriter, split: str, coco: CocoFile, images: Path, only_relevant: bool) -> Counter[str]:
+    """Add the images of one file; what was left out without being wrong."""
+    assert writer.labels.boxes
+    rows = rows_by_image(coco, writer.labels.boxes, writer.report)
+    notes: Counter[str] = Counter()
+    for entry in progress(coco.images):
+        found = rows.get(str(entry.get("id")), [])
+        file_name = PurePosixPath(str(entry.get("file_name") or ""))
+        if not file_name.name or file_name.is_absolute() or ".." in file_name.parts:
+            writer.report.problem("image without a plain relative file_name, skipped", str(entry)[:100])
+            continue
+        if only_relevant and not found:
+            notes["image without any object of ours, left out"] += 1
+            continue
+        height, width = entry.get("height"), entry.get("width")
+        writer.add(
+            split,
+            file_name.with_suffix("").as_posix(),
+            images / file_name,
+            boxes=[box for _, box, crowd in found if not crowd],
+            categories=[name for name, _, crowd in found if not crowd],
+            ignore=[box for _, box, crowd in found if crowd],
+            annotated_hw=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
+        )
+    return notes
+
+
+def prepare(config: CocoConfig) -> dict[str, Any]:
+    """Convert `config.source`; the summary as JSON values."""
+    files = {split: (read_coco(annotations), images) for split, (annotations, images) in config.files().items()}
+    names = list(dict.fromkeys(name for coco, _ in files.values() for name in coco.names.values()))
+    boxes = config.box_labels(names)
+    is_coco = config.splits == CocoConfig.splits and not config.name
+    name, licence, source = COCO if is_coco else (config.name or config.source.resolve().name, "not stated", "")
+    notes: Counter[str] = Counter()
+    with config.writer(DatasetLabels(name, config.licence or licence, source, boxes)) as writer:
+        for split, (coco, images) in files.items():
+            notes += add_split(writer, split, coco, images, config.only_relevant)
+    if left_out := [name for name in names if name not in boxes.sets]:
+        notes[f"category that means nothing to us, left out: {', '.join(left_out)}"] = len(left_out)
+    return summary(writer.report, notes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Front door; the exit code."""
+    return run(CocoConfig, prepare, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,166 @@
+"""A dataset in the Ultralytics YOLO format (data.yaml, images/, labels/*.txt) -> the common layout."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from perception.cli import run
+from perception.labels import DatasetLabels
+from perception.layout import IMAGE_SUFFIXES, LayoutWriter, Report
+from perception.prepare import NamedCategoriesConfig, image_hw, number, progress, summary
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # key in data.yaml -> ours
+FOLDERS = {"images", *SPLITS}  # parts of a path that say nothing about the image
+YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloConfig(NamedCategoriesConfig):
+    """Options of this converter."""
+
+    yaml: str | None = None
+    """Name of the data.yaml in SOURCE_DIR. Default: data.yaml, dataset.yaml, or the only .yaml there."""
+
+    def yaml_file(self) -> Path:
+        """The data.yaml. Raises ValueError if there is none, or no way to choose."""
+        names = (self.yaml,) if self.yaml else YAML_NAMES
+        found = [self.source / name for name in names if (self.source / name).is_file()]
+        if not found and not self.yaml:
+            found = sorted(self.source.glob("*.y*ml"))
+            found = found if len(found) == 1 else []
+        if not found:
+            raise ValueError(f"{self.source} has no {' or '.join(names)}; name it with --yaml")
+        return found[0]
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, str]]:
+    """A data.yaml and its class id -> name. Raises ValueError that names the file if it is broken."""
+    try:
+        import yaml
+    except ImportError:
+        raise ValueError("data.yaml needs the package PyYAML: pip install pyyaml (the train extra has it)") from None
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    names = data.get("names") if isinstance(data, dict) else None
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(names, dict) or not names or not all(isinstance(key, int) for key in names):
+        raise ValueError(f"{path}: expected 'names' to be a list, or class ids with their names")
+    return data, {key: str(name) for key, name in names.items()}
+
+
+def listed_images(data: dict[str, Any], key: str, root: Path) -> list[Path]:
+    """The images of one split: its entry is a folder, a .txt list of files, or a list of these.
+
+    Entries are relative to `path`, which names a folder of the author's machine more often than not, or else to `root`.
+    Raises ValueError if an entry is at neither.
+    """
+    entries = data[key] if isinstance(data[key], list) else [data[key]]
+    bases = [root / str(data.get("path") or "."), root]
+    images: list[Path] = []
+    for entry in map(str, entries):
+        inside = entry.lstrip("./") or "."  # some tools write ../train/images for train/images
+        found = next((path for path in (*(base / entry for base in bases), root / inside) if path.exists()), None)
+        if found is None:
+            raise ValueError(f"data.yaml: {key}: {entry} is not in {root}; unpack it there or mend the entry")
+        if found.is_dir():
+            images += sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        else:
+            lines = [line.strip() for line in found.read_text().splitlines() if line.strip()]
+            images += [next((base / line for base in bases if (base / line).exists()), root / line) for line in lines]
+    return images
+
+
+def label_file(image: Path) -> Path:
+    """.../images/x/1.jpg -> .../labels/x/1.txt; beside the image where no part of its path is called images."""
+    parts = list(image.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def layout_name(image: Path, root: Path) -> str:
+    """A name for the image in our layout: its path in the dataset without images/ and the split."""
+    inside = image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
+    return PurePosixPath(*(part for part in inside.parts if part not in FOLDERS)).with_suffix("").as_posix()
+
+
+def read_boxes(
+    path: Path, names: dict[int, str], hw: tuple[int, int], report: Report
+) -> tuple[list[list[float]], list[str]]:
+    """Boxes (N, 4) xyxy in pixels and category names of one label file; malformed lines are counted in `report`."""
+    height, width = hw
+    boxes, categories = [], []
+    for line in path.read_text(errors="replace").splitlines():
+        label, *values = (number(field) for field in line.split()) if line.strip() else (None,)
+        if label is None:
+            continue
+        form = len(values) == 4 or (len(values) >= 6 and len(values) % 2 == 0)
+        if not form or not all(map(math.isfinite, values)):
+            report.problem("label line that is neither a box nor a polygon, dropped", f"{path.name}: {line[:80]!r}")
+        elif label not in names:
+            report.problem(
+                "label line of a class id that data.yaml does not name, dropped", f"{path.name}: {line[:80]!r}"
+            )
+        else:
+            if len(values) == 4:
+                cx, cy, w, h = values
+                x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+            else:  # x1 y1 x2 y2 ... of a polygon
+                xs, ys = values[::2], values[1::2]
+                x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
+            boxes.append([x1 * width, y1 * height, x2 * width, y2 * height])
+            categories.append(names[int(label)])
+    return boxes, categories
+
+
+def add_image(writer: LayoutWriter, split: str, image: Path, root: Path, names: dict[int, str]) -> bool:
+    """Add one image with the boxes that mean something to us; whether it has a label file."""
+    assert writer.labels.boxes
+    labels = label_file(image)
+    hw = image_hw(image) or (1, 1)  # the writer counts an image that can't be read
+    boxes, categories = read_boxes(labels, names, hw, writer.report) if labels.is_file() else ([], [])
+    kept = [index for index, category in enumerate(categories) if category in writer.labels.boxes.sets]
+    writer.add(
+        split,
+        layout_name(image, root),
+        image,
+        boxes=[boxes[index] for index in kept],
+        categories=[categories[index] for index in kept],
+    )
+    return labels.is_file()
+
+
+def prepare(config: YoloConfig) -> dict[str, Any]:
+    """Convert `config.source`; the summary as JSON values."""
+    data, names = read_yaml(config.yaml_file())
+    splits = {SPLITS[key]: listed_images(data, key, config.source) for key in SPLITS if data.get(key)}
+    boxes = config.box_labels(list(names.values()))
+    notes: Counter[str] = Counter()
+    name = config.name or config.source.resolve().name
+    licence = config.licence or str(data.get("license") or "not stated")
+    with config.writer(DatasetLabels(name, licence, boxes=boxes)) as writer:
+        for split, images in splits.items():
+            for image in progress(images):
+                labelled = add_image(writer, split, image, config.source, names)
+                notes["image with a label file" if labelled else "image without a label file: background"] += 1
+        if images and not notes.pop("image with a label file", 0):
+            raise ValueError(f"no image has a label file; expected for {images[0]} {label_file(images[0])}")
+    if left_out := [name for name in names.values() if name not in boxes.sets]:
+        notes[f"class that means nothing to us, left out (see --categories): {', '.join(left_out)}"] = len(left_out)
+    return summary(writer.report, notes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Front door; the exit code."""
+    return run(YoloConfig, prepare, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
