@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -43,16 +44,10 @@ class VideoFile(FrameSource):
                     f"{path}: expected a video, but not one picture of its {stream.codec_context.name} stream can be "
                     "decoded; it is cut off or damaged: copy it again"
                 )
-            rates = [stream.average_rate, stream.guessed_rate]
-            if first.pts is None:  # then the average is a guess of the demuxer
-                rates.reverse()
-            fps = next((float(rate) for rate in rates if rate and 0 < rate < 1000), NOMINAL_FPS)
-            declared = _declared_frames(container, stream)
-            if declared is None and (duration_s := _declared_seconds(container, stream)):
-                declared = max(1, round(duration_s * fps))
+            fps, count = _rate_and_count(container, stream, first.pts is not None)
             sideways = round(first.rotation / 90) % 2 == 1
             hw = (first.width, first.height) if sideways else (first.height, first.width)
-        super().__init__(path.name, fps=fps, frame_count=declared, live=False, hw=hw)
+        super().__init__(path.name, fps=fps, frame_count=count, live=False, hw=hw)
 
     def __iter__(self) -> Iterator[Frame]:
         self.warnings.clear()
@@ -90,7 +85,7 @@ class VideoFile(FrameSource):
         """What the container promised and did not hold, in words."""
         problems = []
         declared, seconds = _declared_frames(container, stream), _declared_seconds(container, stream)
-        end_s = clock.last_s + 1 / self.fps
+        end_s = (clock.origin_s or 0.0) + clock.last_s + clock.step_s  # a declared duration may count from 0
         if declared is not None and tally.packets < declared:
             problems.append(f"it declares {declared} frames and holds {tally.packets}")
         elif declared is None and seconds and seconds - end_s > max(1.0, 0.02 * seconds):
@@ -173,11 +168,28 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     return streams[0]
 
 
+def _rate_and_count(container: InputContainer, stream: VideoStream, timed: bool) -> tuple[float, int | None]:
+    """Average frames per second and the number of frames to be shown, as far as they can be known without decoding.
+
+    `timed`: the pictures have presentation times; if not, FFmpeg's average is but a guess.
+    """
+    duration_s = _declared_seconds(container, stream)
+    shown = sum(not entry.is_discard for entry in stream.index_entries) if _indexed(container) else stream.frames
+    rates = [stream.average_rate if timed else None, stream.guessed_rate]
+    if _indexed(container) and shown and duration_s:  # FFmpeg's average is that of the first frames only
+        rates.insert(0, Fraction(shown / duration_s))
+    fps = next((float(rate) for rate in rates if rate and 0 < rate < 1000), NOMINAL_FPS)
+    return fps, shown or (max(1, round(duration_s * fps)) if duration_s else None)
+
+
+def _indexed(container: InputContainer) -> bool:
+    """Whether FFmpeg's index lists every frame when the file is open: MP4 and its kin; others fill it on the way."""
+    return "mp4" in container.format.name
+
+
 def _declared_frames(container: InputContainer, stream: VideoStream) -> int | None:
     """Frames that the container's own index or header speaks of. None = it speaks of none."""
-    if "mp4" in container.format.name:  # exact: edit lists are applied, fragments are counted
-        return len(stream.index_entries) or None
-    return stream.frames or None
+    return (len(stream.index_entries) if _indexed(container) else stream.frames) or None
 
 
 def _declared_seconds(container: InputContainer, stream: VideoStream) -> float | None:
