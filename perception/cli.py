@@ -23,7 +23,7 @@ def run(config: type[Config], body: Callable[[Config], dict[str, Any]], argv: Se
     last line of standard output) as one line of compact JSON. ValueError and OSError are the user's to mend: one line on
     standard error and exit code 2. Anything else is our bug and keeps its traceback.
     """
-    options = tyro.cli(config, args=argv, description=(sys.modules[config.__module__].__doc__ or "").strip())
+    options = tyro.cli(config, args=argv, description=(sys.modules[body.__module__].__doc__ or "").strip())
     try:
         summary = body(options)
         if target := getattr(options, "json", None):
