@@ -210,6 +210,21 @@ def test_weak_detections_continue_a_track_but_begin_none() -> None:
     assert tracker.update(below, time_s + 3.1, HW)[0].unseen_s == pytest.approx(0.1)
 
 
+def test_a_weak_detection_confirms_a_new_track() -> None:
+    tracker = Tracker()
+    tracker.update(seen((300, 300, 80, 60), scores=(0.5,)), 0.0, HW)
+    tracks = tracker.update(seen((300, 300, 80, 60), scores=(0.3,)), 0.1, HW)
+    assert [track.score for track in tracks] == [pytest.approx(0.3)]
+
+
+def test_one_detection_continues_one_track() -> None:
+    tracker = Tracker()
+    time_s = confirmed(tracker, (300, 300, 80, 60))
+    tracker.update(seen((300, 300, 80, 60), (340, 300, 80, 60)), time_s + 0.1, HW)  # the second is not yet confirmed
+    tracks = tracker.update(seen((318, 300, 80, 60)), time_s + 0.2, HW)
+    assert [(track.id, track.unseen_s) for track in tracks] == [(1, 0)]
+
+
 def test_a_confident_detection_is_served_before_a_weak_one() -> None:
     tracker = Tracker()
     time_s = confirmed(tracker, (300, 300, 80, 60))
@@ -219,7 +234,7 @@ def test_a_confident_detection_is_served_before_a_weak_one() -> None:
 
 def test_the_class_is_voted_for() -> None:
     tracker = Tracker()
-    flicker = [CAR, TRUCK, CAR, CAR, TRUCK, CAR]
+    flicker = [CAR, TRUCK, CAR, CAR, CAR, TRUCK]
     for i, kind in enumerate(flicker):
         tracks = tracker.update(seen((300, 300, 80, 60), classes=[kind]), i / 10, HW)
     assert [(track.id, track.class_id) for track in tracks] == [(1, CAR)]
