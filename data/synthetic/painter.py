@@ -1,0 +1,243 @@
+"""Paints the things of the world, the farthest first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data.synthetic.camera import NEAR_M, View
+from data.synthetic.canvas import SCENE, Canvas
+from data.synthetic.facades import draw_face, make_facade, make_fence
+from data.synthetic.light import Look
+from data.synthetic.people import bicycle, cyclist, draw_figure, motorcycle, pedestrian
+from data.synthetic.sprites import make_sign, make_tree
+from data.synthetic.vehicles import draw_vehicle, make_vehicle
+from data.synthetic.world import Thing, World
+from perception.labels import BOX_CLASSES
+
+__all__ = ["paint"]
+
+BOX = {name: index for index, name in enumerate(BOX_CLASSES)}
+STEEL = (118, 116, 114)
+Place = tuple[float, float, float, float]
+
+
+def paint(canvas: Canvas, view: View, look: Look, world: World, t: float) -> None:
+    """Paint all things that are to be seen at time t."""
+    queue = []
+    for thing in world.things(t):
+        if thing.length:
+            near, far = view.place(thing.s, thing.d), view.place(thing.s + thing.length, thing.d)
+            if max(near[2], far[2]) > 1.5:
+                queue.append((max(near[2], far[2]) + 0.01 * abs(thing.d), thing, near))
+        else:
+            place = view.place(thing.s, thing.d)
+            half = 6.0 if thing.kind in ("truck", "bus") else 2.5 if thing.kind == "car" else 0.0
+            if place[2] + half > 2.5 and abs(place[0]) - half < (place[2] + half) * (0.6 * view.hw[1] / view.f) + 6:
+                queue.append((place[2], thing, place))
+    queue.sort(key=lambda entry: (-entry[0], entry[1].track_id, entry[1].d))
+    for depth, thing, place in queue:
+        canvas.behind_crest(view.crest_row(depth))
+        if thing.kind == "building":
+            _building(canvas, view, look, thing)
+        elif thing.kind == "fence":
+            ends = view.place_many(np.array([thing.s, thing.s + thing.length]), np.array([thing.d, thing.d]))
+            if thing.d > 0 or (thing.d == 0 and view.d < 0):
+                ends = ends[::-1] if ends[0, 0] > ends[1, 0] else ends
+            draw_face(canvas, view, look, make_fence(thing.seed, thing.variant), ends, thing.height, 0.5)
+        elif thing.kind == "tree":
+            _tree(canvas, view, look, thing, place)
+        elif thing.kind in ("car", "truck", "bus"):
+            mesh = make_vehicle(thing.seed, thing.kind)
+            owner = canvas.begin(thing.track_id, BOX[mesh.box_name], SCENE[mesh.box_name])
+            canvas.end(owner, draw_vehicle(canvas, view, look, mesh, place, thing.yaw, owner, thing.braking))
+        elif thing.kind in ("pedestrian", "cyclist", "bicycle", "motorcycle"):
+            _people(canvas, view, look, thing, place)
+        elif thing.kind == "light":
+            _traffic_light(canvas, view, look, thing, place)
+        elif thing.kind == "lamp":
+            _lamp(canvas, view, look, thing, place)
+        elif thing.kind == "gantry":
+            _gantry(canvas, view, look, thing)
+        else:
+            _sign(canvas, view, look, thing, place)
+    canvas.behind_crest(canvas.hw[0])
+
+
+def _building(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
+    """The face along the road, the end towards us, and on houses a roof."""
+    side = 1.0 if thing.d > 0 else -1.0
+    house = thing.variant == "house"
+    deep = 8.0
+    front = make_facade(thing.seed, round(thing.length, 1), round(thing.height, 1), look.lights, thing.variant == "shop")
+    end = make_facade(thing.seed, deep, round(thing.height, 1), look.lights, False)
+    s0, s1, d = thing.s, thing.s + thing.length, thing.d
+    corners = view.place_many(np.array([s0, s1, s0, s1]), np.array([d, d, d + side * deep, d + side * deep]))
+    sun = look.sun_dir
+    along = 0.25 + 0.75 * max(-side * float(sun[0]), 0)
+    across = 0.25 + 0.75 * max(-float(sun[2]), 0)
+    if house:
+        _roof(canvas, view, look, thing, corners, side, front.roof)
+    if corners[0, 2] > 1.0:
+        draw_face(canvas, view, look, end, corners[[0, 2]], thing.height, across)
+    draw_face(canvas, view, look, front, corners[[0, 1]], thing.height, along)
+
+
+def _roof(canvas: Canvas, view: View, look: Look, thing: Thing, corners: np.ndarray, side: float, colour: tuple[float, float, float]) -> None:
+    """The slope over the front and the gable over the end."""
+    up = np.array([0, thing.height - 0.1, 0])
+    ridge = (corners[:2] + corners[2:]) / 2 + up + (0, 2.4, 0)
+    eaves = corners[:2] + up
+    gable = np.array([corners[0] + up, corners[2] + up, ridge[0]])
+    quad = np.array([eaves[0], eaves[1], ridge[1], ridge[0]])
+    z = float(corners[:, 2].mean())
+    if gable[:, 2].min() > 1.0:
+        wall = tuple(look.mix(np.array([150, 160, 170.0]), look.light_at(float(corners[0, 0]), z, 0.4), float(corners[0, 2])).tolist())
+        canvas.polygon(view.project(gable), wall, SCENE["building"])
+    if quad[:, 2].min() > 1.0:
+        canvas.polygon(view.project(quad), look.plain(colour, float(corners[0, 0]), z, 0.7), SCENE["building"])
+
+
+def _tree(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
+    sprite = make_tree(thing.seed, thing.variant)
+    x, _, z, _ = place
+    high = view.f * thing.height / z
+    wide = high * sprite.levels[0].shape[1] / sprite.levels[0].shape[0]
+    u, v = view.project(np.array(place[:3]))
+    clear = float(look.clear(z))
+    if not look.sun.max() < 0.1 or look.condition == "rain":
+        canvas.shade(view.project(_square(place, 0.22 * thing.height)), look.shadow * 0.6 * clear)
+    canvas.blit(sprite, (u - wide / 2, v - high, u + wide / 2, v), look.light_at(x, z, 0.75) * clear, look.fog * (1 - clear), SCENE["vegetation"])
+
+
+def _square(place: Place, half: float) -> np.ndarray:
+    """(4, 3) corners of a square on the ground."""
+    x, y, z, _ = place
+    z = max(z, NEAR_M + half + 0.6)
+    return np.array([[x - half, y, z - half], [x + half, y, z - half], [x + half, y, z + half], [x - half, y, z + half]])
+
+
+def _people(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
+    if view.f / place[2] * 1.7 < 2.0:
+        return
+    canvas.shade(view.project(_square(place, 0.38 if thing.kind == "pedestrian" else 0.7)), look.shadow * 0.8 * float(look.clear(place[2])))
+    if thing.kind == "pedestrian":
+        figures = [("pedestrian", "person", pedestrian(thing.seed, thing.phase, thing.variant == "standing"))]
+    elif thing.kind == "bicycle":
+        figures = [("bicycle", "bicycle", bicycle(thing.seed))]
+    elif thing.kind == "cyclist":
+        figures = [("bicycle", "bicycle", bicycle(thing.seed)), ("rider", "rider", cyclist(thing.seed, thing.phase))]
+    else:
+        machine, rider = motorcycle(thing.seed)
+        figures = [("motorcycle", "motorcycle", machine), ("rider", "rider", rider)]
+        if abs(np.cos(thing.yaw) + 1) < 0.5:
+            figures = figures[::-1]
+    for name, scene, parts in figures:
+        owner = canvas.begin(thing.track_id + (10_000_000_000 if name == "rider" else 0), BOX[name], SCENE[scene])
+        canvas.end(owner, draw_figure(canvas, view, look, parts, place, thing.yaw, owner))
+    if thing.kind == "motorcycle" and look.lights > 0.2:
+        back = np.cos(thing.yaw) > 0
+        u, v = view.project(np.array([place[0], place[1] + (0.72 if back else 0.9), place[2]]))
+        canvas.glow(float(u), float(v), 0.5 * look.lights * view.f / place[2] + 1.5, np.array([30, 25, 235.0]) if back else np.array([225, 240, 250.0]))
+
+
+def _post(canvas: Canvas, view: View, look: Look, place: Place, height: float, width: float, owner: int | None = SCENE["pole"],
+          colour: tuple[float, float, float] = STEEL) -> None:  # fmt: skip
+    """An upright pole, lit from one side."""
+    x, y, z, _ = place
+    low, high = view.project(np.array([[x, y, z], [x, y + height, z]]))
+    half = max(view.f * width / 2 / z, 0.45)
+    for left, right, shade in ((-half, half, 0.75), (-half if look.sun_dir[0] < 0 else 0.0, 0.0 if look.sun_dir[0] < 0 else half, 1.1)):
+        quad = np.array([[low[0] + left, low[1]], [high[0] + left, high[1]], [high[0] + right, high[1]], [low[0] + right, low[1]]])
+        tone = look.mix(np.array(colour), look.light_at(x, z, 0.5) * shade, z)
+        canvas.polygon(quad, tuple(tone.tolist()), owner)
+
+
+def _sign(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
+    sprite = make_sign(thing.variant, thing.seed)
+    x, y, z, _ = place
+    base, size = {"guide": (1.8, 1.5), "street": (2.9, 0.32), "chevron": (0.7, 0.8)}.get(thing.variant, (2.0, 0.75))
+    _post(canvas, view, look, place, base + size * 0.9, 0.07)
+    _plate(canvas, view, look, sprite, (x, y, z), base, size, thing.track_id)
+
+
+def _plate(canvas: Canvas, view: View, look: Look, sprite, at: tuple[float, float, float], base: float, size: float, track_id: int) -> None:  # type: ignore[no-untyped-def]
+    """A sign's face at a height over a point of the ground."""
+    x, y, z = at
+    u, v = view.project(np.array([x, y + base, z]))
+    high = view.f * size / z
+    wide = high * sprite.levels[0].shape[1] / sprite.levels[0].shape[0]
+    box = (float(u - wide / 2), float(v - high), float(u + wide / 2), float(v))
+    clear = float(look.clear(z))
+    light = look.light_at(x, z, 0.6) + (0.9 * look.headlights * np.exp(-z / 60) if look.headlights > 0.5 else 0)
+    owner = canvas.begin(track_id, BOX["traffic sign"], SCENE["traffic sign"])
+    canvas.blit(sprite, box, light * clear, look.fog * (1 - clear), owner)
+    canvas.end(owner, box)
+
+
+def _gantry(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
+    """A frame over the carriageway with big signs."""
+    road = view.road
+    left, right = view.place(thing.s, road.median_m - 0.3), view.place(thing.s, road.right_m + 0.8)
+    if min(left[2], right[2]) < 3:
+        return
+    for end in (left, right):
+        _post(canvas, view, look, end, 6.6, 0.3)
+    beam = view.project(np.array([left[:3], right[:3], right[:3], left[:3]]) + np.array([[0, 6.0, 0], [0, 6.0, 0], [0, 6.5, 0], [0, 6.5, 0]]))
+    canvas.polygon(beam, look.plain(STEEL, left[0], left[2]), SCENE["pole"])
+    for lane in range(0, road.lanes_right, 2 if road.lanes_right > 2 else 1):
+        x, y, z, _ = view.place(thing.s - 0.3, road.lane_d(lane))
+        _plate(canvas, view, look, make_sign("gantry", thing.seed + lane), (x, y, z), 5.3, 1.7, thing.track_id + lane)
+
+
+def _lamp(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
+    """A street lamp with an arm over the road."""
+    x, y, z, theta = place
+    _post(canvas, view, look, place, thing.height, 0.16)
+    reach = -thing.yaw * 1.8
+    tip = np.array([x + reach * np.cos(theta), y + thing.height + 0.3, z - reach * np.sin(theta)])
+    top = np.array([x, y + thing.height - 0.05, z])
+    arm = view.project(np.array([top, tip, tip + (0, 0.14, 0), top + (0, 0.14, 0)]))
+    canvas.polygon(arm, look.plain(STEEL, x, z), SCENE["pole"])
+    u, v = view.project(tip)
+    size = max(view.f * 0.35 / z, 0.8)
+    head = np.array([[u - size, v - size * 0.3], [u + size, v - size * 0.3], [u + size, v + size * 0.25], [u - size, v + size * 0.25]])
+    lit = look.lights > 0.45 and look.condition != "rain"
+    canvas.polygon(head, (170, 225, 250) if lit else look.plain((150, 148, 146), x, z), SCENE["pole"])
+    if lit:
+        canvas.glow(float(u), float(v), 1.6 * look.lights * view.f / z + 2, np.array([130, 195, 235.0]) * look.lights * float(look.clear(z)))
+
+
+def _traffic_light(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
+    """Three lamps on a post, or hanging from a mast arm over the lanes."""
+    x, y, z, theta = place
+    high = 3.2
+    if thing.variant == "mast":
+        high = 5.6
+        _post(canvas, view, look, place, 6.4, 0.2, colour=(60, 62, 64))
+        reach = -(place[0] - view.place(thing.s, view.d)[0])
+        tip = np.array([x + reach, y + 6.3, z])
+        arm = view.project(np.array([[x, y + 6.0, z], tip, tip + (0, 0.12, 0), [x, y + 6.2, z]]))
+        canvas.polygon(arm, look.plain((60, 62, 64), x, z), SCENE["pole"])
+        x = float(tip[0])
+    else:
+        _post(canvas, view, look, place, high - 0.2, 0.13, colour=(62, 64, 66))
+    u, v = view.project(np.array([x, y + high - 0.55 + (0 if thing.variant == "mast" else 0.35), z]))
+    h, w = view.f * 1.0 / z, view.f * 0.36 / z
+    box = (float(u - w / 2), float(v - h), float(u + w / 2), float(v))
+    owner = canvas.begin(thing.track_id, BOX["traffic light"], SCENE["traffic light"])
+    corners = np.array([[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]])
+    canvas.polygon(corners, look.plain((24, 26, 26), x, z, 0.3), owner)
+    lamps = (((50, 45, 250), (0, 1)), ((40, 190, 250), (1, 3)), ((150, 235, 60), (2,)))
+    angle = np.linspace(0, 2 * np.pi, 13)[:-1]
+    for index, (colour, states) in enumerate(lamps):
+        on = int(thing.phase) in states
+        centre = (float(u), float(v - h * (5 - 2 * index) / 6))
+        radius = h * 0.135
+        tone = tuple(look.mix(np.array(colour, np.float32), 1.0, z * 0.5).tolist()) if on else look.plain(tuple(0.22 * c for c in colour), x, z)  # type: ignore[arg-type]
+        if radius > 0.4 or on:
+            circle = np.stack([centre[0] + max(radius, 0.7) * np.cos(angle), centre[1] + max(radius, 0.7) * np.sin(angle)], 1)
+            canvas.polygon(circle, tone)
+        if on:
+            strength = 0.35 + 0.65 * look.lights
+            canvas.glow(*centre, (0.35 + 0.5 * look.lights) * view.f / z + 2, np.array(colour) * strength * float(look.clear(z)))
+    canvas.end(owner, box)
