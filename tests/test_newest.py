@@ -22,13 +22,18 @@ def frames(n: int, interval_s: float = 0.0, fps: float = 100.0) -> Iterator[Fram
         yield Frame(PIXEL, i, i / fps)
 
 
-def test_a_slow_consumer_gets_fewer_frames_in_order_and_the_last_one() -> None:
-    ids = []
-    for frame, arrival in newest(frames(40, 0.005), False, threading.Event()):
-        assert arrival <= perf_counter()
-        ids.append(frame.id)
-        sleep(0.02)
-    assert ids == sorted(set(ids)) and ids[-1] == 39 and len(ids) < 30
+def test_a_slow_consumer_gets_the_newest_frame_and_the_last_one() -> None:
+    all_read = threading.Event()
+
+    def camera() -> Iterator[Frame]:
+        yield from frames(40)
+        all_read.set()
+
+    got = newest(camera(), False, threading.Event())
+    first, arrival = next(got)
+    assert arrival <= perf_counter()
+    assert all_read.wait(30)
+    assert [frame.id for frame, _ in got] == [39] * (first.id < 39)
 
 
 def test_a_fast_consumer_gets_every_frame() -> None:
@@ -81,7 +86,7 @@ def test_stop_ends_the_wait_for_a_camera_that_hangs() -> None:
 
     def camera() -> Iterator[Frame]:
         yield from frames(1)
-        hang.wait(10)
+        hang.wait(60)
 
     got = newest(camera(), False, stop)
     assert next(got)[0].id == 0
@@ -89,10 +94,13 @@ def test_stop_ends_the_wait_for_a_camera_that_hangs() -> None:
     threading.Timer(0.3, hang.set).start()
     begin = perf_counter()
     assert next(got, None) is None
-    assert perf_counter() - begin < 3
+    assert perf_counter() - begin < 30
 
 
 def test_closing_ends_the_reading_thread() -> None:
     with closing(newest(frames(10_000, 0.001), False, threading.Event())) as got:
         next(got)
-    assert not [thread for thread in threading.enumerate() if thread.name == "newest frame"]
+    deadline = perf_counter() + 30
+    while any(thread.name == "newest frame" for thread in threading.enumerate()):
+        assert perf_counter() < deadline
+        sleep(0.01)
