@@ -113,6 +113,13 @@ BOX_FILES = ("labels/det_20/det_{split}.json", "labels/bdd100k_labels_images_{sp
 PACKAGES = {"100k": ("boxes", "drivable", "lane"), "10k": ("scene",)}  # images/<package> -> what is labelled on it
 
 
+def closed(mask: np.ndarray, gap: int) -> np.ndarray:
+    """(H, W) bool with gaps of up to `gap` pixels closed, as if it went on beyond the border."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
+    padded = np.pad(mask.astype(np.uint8), gap, "edge")  # OpenCV would close the gap between a line and the border
+    return cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[gap:-gap, gap:-gap] > 0
+
+
 def drive_mask(drivable: np.ndarray | None, lane: np.ndarray | None) -> np.ndarray:
     """(H, W) uint8 ids of DRIVE from (H, W) drivable ids and (H, W) lane bytes, one of which may be absent.
 
@@ -127,8 +134,7 @@ def drive_mask(drivable: np.ndarray | None, lane: np.ndarray | None) -> np.ndarr
     category = lane & LANE_CATEGORY
     lines = ((lane & LANE_BACKGROUND) == 0) & (category != KERB_CATEGORY)
     ids = np.full(lane.shape, NO_LINE, np.uint8) if drivable is None else drivable.astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (LANE_GAP_PX, LANE_GAP_PX))
-    between = cv2.morphologyEx(lines.astype(np.uint8), cv2.MORPH_CLOSE, kernel).astype(bool) & ~lines
+    between = closed(lines, LANE_GAP_PX) & ~lines
     ids[between] = IGNORE if drivable is None else uncertain[ids[between]]
     ids[lines] = np.where(category[lines] == CROSSWALK_CATEGORY, CROSSWALK, LINE)
     return ids

@@ -68,7 +68,7 @@ def labels(boxes: BoxLabels) -> DatasetLabels:
     """The content of dataset.json."""
     return DatasetLabels(
         name="cityscapes",
-        licence="Cityscapes terms of use: non-commercial",
+        licence="Cityscapes licence: non-commercial purposes, no redistribution",
         source="https://www.cityscapes-dataset.com",
         boxes=boxes,
         masks={"scene": mask_labels("scene", "labels", SCENE), "drive": mask_labels("drive", "labels", DRIVE)},

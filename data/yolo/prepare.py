@@ -150,8 +150,9 @@ def prepare(config: YoloConfig) -> dict[str, Any]:
             for image in progress(images):
                 labelled = add_image(writer, split, image, config.source, names)
                 notes["image with a label file" if labelled else "image without a label file: background"] += 1
-        if images and not notes.pop("image with a label file", 0):
-            raise ValueError(f"no image has a label file; expected for {images[0]} {label_file(images[0])}")
+        if notes and not notes.pop("image with a label file", 0):
+            first = next(image for images in splits.values() for image in images)
+            raise ValueError(f"no image has a label file; expected for {first} {label_file(first)}")
     if left_out := [name for name in names.values() if name not in boxes.sets]:
         notes[f"class that means nothing to us, left out (see --categories): {', '.join(left_out)}"] = len(left_out)
     return summary(writer.report, notes)
