@@ -53,6 +53,6 @@ def _rendered_drive() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "synthetic_drive.mp4"
     with VideoWriter(path, DRIVE_FPS, DRIVE_HW) as video:
-        for index, view in enumerate(Drive(hw=DRIVE_HW, frames=DRIVE_FRAMES, fps=DRIVE_FPS)):
-            video.write(view.image, index / DRIVE_FPS)
+        for frame in Drive(hw=DRIVE_HW, fps=DRIVE_FPS, frames=DRIVE_FRAMES):
+            video.write(frame.image, frame.timestamp_s)
     return path
