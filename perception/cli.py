@@ -19,9 +19,10 @@ Config = TypeVar("Config")
 def run(config: type[Config], body: Callable[[Config], dict[str, Any]], argv: Sequence[str] | None = None) -> int:
     """Parse `argv` into the dataclass `config`, call `body` on it, and return the exit code.
 
-    `body` returns its summary. Where the config has a field `json` that is set, the summary is written there ("-" is the
-    last line of standard output) as one line of compact JSON. ValueError and OSError are the user's to mend: one line on
-    standard error and exit code 2. Anything else is our bug and keeps its traceback.
+    `body` returns its summary, and its module's docstring is the description in the help. Where the config has a field
+    `json` that is set, the summary is written there ("-" is the last line of standard output) as one line of compact
+    JSON. ValueError and OSError are the user's to mend: one line on standard error and exit code 2. All else is our
+    bug and keeps its traceback.
     """
     options = tyro.cli(config, args=argv, description=(sys.modules[body.__module__].__doc__ or "").strip())
     try:
