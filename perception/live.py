@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -86,7 +86,8 @@ def live(config: LiveConfig) -> dict[str, Any]:
 
 def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop) -> dict[str, Any]:
     """The loop: read, infer, track, draw, write. Returns the summary."""
-    tracker = Tracker(box_names=model.engine.metadata.box_names)
+    names = model.engine.metadata.box_names
+    tracker = Tracker(box_names=names) if names else Tracker()  # a model may have class maps only
     timings = {name: Timings() for name in (*STAGES, "total", "age")}
     frames = detections = objects = next_id = dropped = 0
     only_newest = source.live or config.realtime
@@ -96,6 +97,8 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
         timed = _timed(arrivals)
         first = next(timed, None)
         if first is None:
+            if stop.is_set():
+                raise KeyboardInterrupt
             raise ValueError("; ".join([f"{source.name}: no frame could be read", *source.warnings]))
         output = files.enter_context(_Output(config, source, first[0]))
         total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
@@ -120,6 +123,7 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
     seconds = perf_counter() - started  # the files are closed: the frames that the encoder held back are in it
     return {
         "source": source.name,
+        "model": _name(config),
         "provider": model.provider_reason,
         "mode": "newest frame" if only_newest else "every frame",
         "ended": stop.reason or ("max frames" if frames == config.max_frames else "end of source"),
@@ -142,10 +146,9 @@ class _Output:
     def __init__(self, config: LiveConfig, source: FrameSource, first: Frame) -> None:
         self.files = [config.out / "records.jsonl"] + [config.out / "overlay.mp4"] * config.video
         self._written = 0
-        name = (config.model or BUNDLED_MODEL).stem
         with ExitStack() as stack:
             stack.push(self._remove_if_useless)
-            self._records = stack.enter_context(RecordWriter(self.files[0], name, source.name))
+            self._records = stack.enter_context(RecordWriter(self.files[0], _name(config), source.name))
             self._video: VideoWriter | None = None
             if config.video:
                 self._video = stack.enter_context(VideoWriter(self.files[1], source.fps, first.hw))
@@ -205,7 +208,7 @@ def _stop_on_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _every(source: FrameSource) -> Iterator[tuple[Frame, float]]:
+def _every(source: FrameSource) -> Generator[tuple[Frame, float], None, None]:
     """(frame, when it was read) for every frame, in order."""
     for frame in source:
         yield frame, perf_counter()
@@ -219,6 +222,10 @@ def _timed(arrivals: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, flo
         if item is None:
             return
         yield *item, _ms_since(begin)
+
+
+def _name(config: LiveConfig) -> str:
+    return (config.model or BUNDLED_MODEL).stem
 
 
 def _ms_since(begin: float) -> float:

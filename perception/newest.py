@@ -7,7 +7,7 @@ replaces the one that waits. `Frame.id` counts in the source: the gaps between t
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from time import perf_counter
 
 from perception.structures import Frame
@@ -17,7 +17,7 @@ __all__ = ["newest"]
 POLL_S = 0.1  # how often a wait looks at `stop`
 
 
-def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Iterator[tuple[Frame, float]]:
+def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[tuple[Frame, float], None, None]:
     """Yield (frame, arrival) with the newest frame each time; the last frame is never lost.
 
     Args:

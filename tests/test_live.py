@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.engine import Metadata, _why_not
 from perception.live import main
 from perception.model import BUNDLED_MODEL
 from perception.records import read_records
@@ -120,6 +122,14 @@ def test_score_threshold_reaches_the_model(run: Callable[..., dict[str, Any]], d
     assert run(drive, "--no-video", "--max-frames", "3", "--score-threshold", "0.95")["detections"] == 0
 
 
+def test_a_model_without_boxes(
+    drive: Path, tmp_path: Path, make_tiny_model: Callable[..., Path], tiny_metadata: Metadata
+) -> None:
+    model = make_tiny_model(metadata=replace(tiny_metadata, box_names=()).to_json())
+    assert main([str(drive), "--model", str(model), "--out", str(tmp_path), "--max-frames", "3"]) == 0
+    assert [line["boxes"] + line["tracks"] for line in records(tmp_path)] == [[], [], []]
+
+
 def test_realtime_paces_and_counts_drops_by_id(run: Callable[..., dict[str, Any]], drive: Path, tmp_path: Path) -> None:
     summary = run(drive, "--realtime", "--no-video")
     assert summary["mode"] == "newest frame" and summary["seconds"] >= 29 / FPS - 0.01
@@ -172,7 +182,7 @@ def test_sources_that_give_no_frame_are_refused(refused: Callable[..., str], tmp
 
 
 def test_models_that_are_not_ours_are_refused(
-    refused: Callable[..., str], drive: Path, make_tiny_model: Callable[..., Path], tiny_metadata: Any
+    refused: Callable[..., str], drive: Path, make_tiny_model: Callable[..., Path], tiny_metadata: Metadata
 ) -> None:
     assert "model file not found" in refused(str(drive), model=Path("none.onnx"))
     assert "not a model of this project" in refused(str(drive), model=make_tiny_model(metadata=None))
@@ -188,8 +198,6 @@ def test_options_that_can_not_be_are_refused(refused: Callable[..., str], drive:
 
 
 def test_a_gpu_that_is_not_there_is_refused(refused: Callable[..., str], drive: Path) -> None:
-    from perception.engine import _why_not
-
     if _why_not("cuda") is None:
         pytest.skip("this machine has a GPU")
     assert "provider cuda can not run here" in refused(str(drive), "--provider", "cuda")
