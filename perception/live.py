@@ -29,7 +29,7 @@ from perception.engine import Provider
 from perception.frames import FrameSource, open_source
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import newest
-from perception.overlay import draw
+from perception.overlay import draw, status_bar
 from perception.records import RecordWriter, VideoWriter
 from perception.structures import Frame, Result, Track
 from perception.timings import Timings
@@ -108,12 +108,21 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
             begin = perf_counter()
             tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
             spent = {"read": read_ms, **model.timings_ms, "track": _ms_since(begin)}
-            spent |= output.write(frame, result, tracks, spent)
+            dropped += frame.id - next_id
+            next_id = frame.id + 1
+            status = status_bar(
+                fps=frames / (perf_counter() - started),
+                p50_ms=timings["total"].percentile(50),
+                p99_ms=timings["total"].percentile(99),
+                dropped=dropped if only_newest else None,
+                provider=model.provider_reason.split(":")[0],
+                frame_id=frame.id,
+                timestamp_s=frame.timestamp_s,
+            )
+            spent |= output.write(frame, result, tracks, spent, status)
             spent |= {"total": sum(spent.values()), "age": _ms_since(arrival)}
             for name, ms in spent.items():
                 timings[name].add(ms)
-            dropped += frame.id - next_id
-            next_id = frame.id + 1
             frames += 1
             detections += len(result.detections)
             objects = max([objects, *(track.id for track in tracks)])  # ids are given in order, from 1
@@ -154,14 +163,16 @@ class _Output:
                 self._video = stack.enter_context(VideoWriter(self.files[1], source.fps, first.hw))
             self._close = stack.pop_all()
 
-    def write(self, frame: Frame, result: Result, tracks: list[Track], spent: dict[str, float]) -> dict[str, float]:
+    def write(
+        self, frame: Frame, result: Result, tracks: list[Track], spent: dict[str, float], status: dict[str, str]
+    ) -> dict[str, float]:
         """Draw and write one frame. Returns the milliseconds of "overlay" and "write"."""
         begin = perf_counter()
         self._records.write(frame, result, tracks, spent)
         write_ms, begin = _ms_since(begin), perf_counter()
         overlay_ms = 0.0
         if self._video:
-            image = draw(frame.image, result, tracks)
+            image = draw(frame.image, result, tracks, status)
             overlay_ms, begin = _ms_since(begin), perf_counter()
             self._video.write(image, frame.timestamp_s)
             write_ms += _ms_since(begin)
