@@ -58,30 +58,29 @@ class View:
 
     def place(self, s: float, d: float) -> tuple[float, float, float, float]:
         """(x, y, z, heading) in camera space of the ground at (s, d)."""
-        position = s - self.s
-        theta = float(np.interp(position, STEPS_M, self.grid_theta))
-        x = float(np.interp(position, STEPS_M, self.grid_x)) + d * np.cos(theta)
-        z = float(np.interp(position, STEPS_M, self.grid_z)) - d * np.sin(theta)
-        return float(x), float(np.interp(position, STEPS_M, self.grid_y)), float(z), theta
+        x, y, z, theta = self.place_many(np.array([s]), np.array([d]))[0].tolist()
+        return x, y, z, theta
 
     def place_many(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
-        """(N, 3) camera space of the ground at N places."""
+        """(N, 4) x, y, z, heading in camera space of the ground at N places."""
         position = s - self.s
         theta = np.interp(position, STEPS_M, self.grid_theta)
         x = np.interp(position, STEPS_M, self.grid_x) + d * np.cos(theta)
         z = np.interp(position, STEPS_M, self.grid_z) - d * np.sin(theta)
-        return np.stack([x, np.interp(position, STEPS_M, self.grid_y), z], 1)
+        return np.stack([x, np.interp(position, STEPS_M, self.grid_y), z, theta], 1)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) camera space -> (..., 2) pixels; points behind the camera are pulled in front of it."""
-        z = np.maximum(points[..., 2], NEAR_M)
-        u = self.cx + self.f * points[..., 0] / z
-        v = self.cy + self.f * (self.height_m - points[..., 1]) / z
-        return np.clip(np.stack([u, v], -1), -6000, 6000)
+        grow = self.f / np.maximum(points[..., 2], NEAR_M)
+        flat = np.empty((*points.shape[:-1], 2), np.float32)
+        flat[..., 0] = points[..., 0] * grow + self.cx
+        flat[..., 1] = (self.height_m - points[..., 1]) * grow + self.cy
+        return flat.clip(-6000, 6000, out=flat)
 
-    def crest_row(self, z: float) -> int:
-        """The row below which a hill before depth z hides what stands there."""
-        return int(min(max(np.interp(z * 0.97, self._z_ahead, self._crest) + 2, 0), self.hw[0]))
+    def crest_rows(self, z: np.ndarray) -> np.ndarray:
+        """(N,) rows below which hills before N depths hide what stands there; nothing hides what is near."""
+        rows = np.where(z < 8, self.hw[0], np.interp(z * 0.97 - 1, self._z_ahead, self._crest) + 2)
+        return rows.clip(0, self.hw[0]).astype(np.int64)
 
     def ground(self) -> GroundRows:
         """The rows that see ground."""

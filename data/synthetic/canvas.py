@@ -18,7 +18,6 @@ __all__ = ["FIRST_OBJECT", "SCENE", "Canvas", "Seen", "Sprite", "make_sprite"]
 SCENE = {name: index for index, name in enumerate(SCENE_CLASSES)} | {"ignore": IGNORE}
 FIRST_OBJECT = 256
 SHIFT = 4  # drawing works in 1/16 pixel
-Colour = tuple[float, ...]
 
 
 @dataclass
@@ -58,37 +57,41 @@ class Canvas:
         self.image = np.zeros((*hw, 3), np.uint8)
         self.owner = np.full(hw, SCENE["sky"], np.uint16)
         self.seen: list[Seen] = []
-        self._limit = hw[0]
+        self.behind_crest(hw[0])
 
     def behind_crest(self, row: int) -> None:
         """What is painted from now on stops at this row (a hill hides the rest)."""
         self._limit = row
+        self._image, self._owner = self.image[:row], self.owner[:row]
 
-    def polygon(self, points: np.ndarray, colour: Colour, owner: int | None = None) -> None:
+    @staticmethod
+    def fixed(points: np.ndarray) -> np.ndarray:
+        """Pixels -> int32 in the drawing functions' fixed point."""
+        return np.rint(points * (1 << SHIFT) - (1 << SHIFT) / 2).astype(np.int32)
+
+    def polygon(self, points: np.ndarray, colour: Sequence[float], owner: int | None = None) -> None:
         """A convex polygon (N, 2) in pixels."""
-        fixed = np.round((points - 0.5) * (1 << SHIFT)).astype(np.int32)
-        cv2.fillConvexPoly(self.image[: self._limit], fixed, colour, cv2.LINE_AA, SHIFT)
+        self.polygon_fixed(self.fixed(points), colour, owner)
+
+    def polygon_fixed(self, points: np.ndarray, colour: Sequence[float], owner: int | None = None) -> None:
+        """A convex polygon (N, 2) int32 in fixed point."""
+        cv2.fillConvexPoly(self._image, points, colour, cv2.LINE_AA, SHIFT)
         if owner is not None:
-            cv2.fillConvexPoly(self.owner[: self._limit], fixed, (owner,), cv2.LINE_8, SHIFT)
+            cv2.fillConvexPoly(self._owner, points, (owner,), cv2.LINE_8, SHIFT)
+
+    def own_fixed(self, points: np.ndarray, owner: int) -> None:
+        """A convex polygon (N, 2) int32 in fixed point, into the owners alone."""
+        cv2.fillConvexPoly(self._owner, points, (owner,), cv2.LINE_8, SHIFT)
 
     def polygons(self, points: np.ndarray, colours: np.ndarray) -> None:
         """P convex polygons (P, N, 2) with their colours (P, 3), into the picture alone."""
-        fixed = np.round((points - 0.5) * (1 << SHIFT)).astype(np.int32)
-        image = self.image[: self._limit]
-        for polygon, colour in zip(fixed, colours.tolist(), strict=True):
-            cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_AA, SHIFT)
+        for polygon, colour in zip(self.fixed(points), colours.tolist(), strict=True):
+            cv2.fillConvexPoly(self._image, polygon, colour, cv2.LINE_AA, SHIFT)
 
-    def own(self, points: np.ndarray, owner: int) -> None:
-        """A convex polygon (N, 2), into the owners alone."""
-        fixed = np.round((points - 0.5) * (1 << SHIFT)).astype(np.int32)
-        cv2.fillConvexPoly(self.owner[: self._limit], fixed, (owner,), cv2.LINE_8, SHIFT)
-
-    def line(self, points: np.ndarray, colour: Colour, width_px: float, closed: bool = False) -> None:
+    def line(self, points: np.ndarray, colour: Sequence[float], width_px: float, closed: bool = False) -> None:
         """A polyline (N, 2) into the picture alone; thinner than a pixel it fades no further."""
-        fixed = np.round((points - 0.5) * (1 << SHIFT)).astype(np.int32)
-        cv2.polylines(
-            self.image[: self._limit], [fixed], closed, colour, max(int(round(width_px)), 1), cv2.LINE_AA, SHIFT
-        )
+        width = max(round(width_px), 1)
+        cv2.polylines(self._image, [self.fixed(points)], closed, colour, width, cv2.LINE_AA, SHIFT)
 
     def window(self, x1: float, y1: float, x2: float, y2: float) -> tuple[int, int, int, int] | None:
         """The whole pixels of the canvas that a rectangle touches, or None."""

@@ -50,7 +50,7 @@ class Drive:
 
     def __init__(
         self, seed: int = 0, hw: tuple[int, int] = (360, 640), fps: float = 25.0, frames: int = 250,
-        condition: Condition = "any", density: float | None = None,
+        condition: Condition = "day", density: float | None = None,
     ) -> None:  # fmt: skip
         """`density` scales how much is on and beside the road (0: an empty world); None lets the seed choose.
 

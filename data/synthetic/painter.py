@@ -17,30 +17,34 @@ from perception.labels import BOX_CLASSES
 __all__ = ["paint"]
 
 BOX = {name: index for index, name in enumerate(BOX_CLASSES)}
+REACH = {"truck": 5.8, "bus": 6.4, "car": 2.8, "bicycle": 1.0, "cyclist": 1.0, "motorcycle": 1.2, "tree": 4.0, "lamp": 2.5,
+         "light": 9.0, "gantry": 12.0}  # fmt: skip
+SMALLEST_M = {"pedestrian": 1.0, "cyclist": 1.0, "bicycle": 0.7, "motorcycle": 1.0, "sign": 0.7, "light": 1.0, "car": 1.0}
 STEEL = (118, 116, 114)
 Place = tuple[float, float, float, float]
 
 
 def paint(canvas: Canvas, view: View, look: Look, world: World, t: float) -> None:
     """Paint all things that are to be seen at time t."""
-    queue = []
-    for thing in world.things(t):
-        if thing.length:
-            near, far = view.place(thing.s, thing.d), view.place(thing.s + thing.length, thing.d)
-            if max(near[2], far[2]) > 1.5:
-                queue.append((max(near[2], far[2]) + 0.01 * abs(thing.d), thing, near))
-        else:
-            place = view.place(thing.s, thing.d)
-            half = 6.0 if thing.kind in ("truck", "bus") else 2.5 if thing.kind == "car" else 0.0
-            if place[2] + half > 2.5 and abs(place[0]) - half < (place[2] + half) * (0.6 * view.hw[1] / view.f) + 6:
-                queue.append((place[2], thing, place))
-    queue.sort(key=lambda entry: (-entry[0], entry[1].track_id, entry[1].d))
-    for depth, thing, place in queue:
-        canvas.behind_crest(view.crest_row(depth))
+    things = list(world.things(t))
+    ends = np.array([(thing.s, thing.d, thing.s + thing.length) for thing in things], np.float64).reshape(-1, 3)
+    near, far = view.place_many(ends[:, 0], ends[:, 1]), view.place_many(ends[:, 2], ends[:, 1])
+    reach = np.array([REACH.get(thing.kind, 0.5) for thing in things])
+    side = np.minimum(abs(near[:, 0]), abs(far[:, 0])) - reach
+    z = np.maximum(near[:, 2], far[:, 2])
+    inside = (z + reach > 2.0) & ((side < (z + reach) * (0.5 * view.hw[1] / view.f) + 1.0) | (ends[:, 2] > ends[:, 0]))
+    crests = view.crest_rows(np.minimum(near[:, 2], far[:, 2]) - reach)
+    depths = z + 0.01 * abs(ends[:, 1]) * (ends[:, 2] > ends[:, 0])
+    order = np.lexsort((ends[:, 1], ends[:, 0], -depths))
+    for index in order[inside[order]].tolist():
+        thing, place = things[index], tuple(near[index].tolist())
+        if view.f / max(place[2], 1.0) * SMALLEST_M.get(thing.kind, 9.0) < 2.0:
+            continue
+        canvas.behind_crest(int(crests[index]))
         if thing.kind == "building":
             _building(canvas, view, look, thing)
         elif thing.kind == "fence":
-            ends = view.place_many(np.array([thing.s, thing.s + thing.length]), np.array([thing.d, thing.d]))
+            ends = np.stack([near[index, :3], far[index, :3]])
             if thing.d > 0 or (thing.d == 0 and view.d < 0):
                 ends = ends[::-1] if ends[0, 0] > ends[1, 0] else ends
             draw_face(canvas, view, look, make_fence(thing.seed, thing.variant), ends, thing.height, 0.5)
@@ -71,7 +75,7 @@ def _building(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
     front = make_facade(thing.seed, round(thing.length, 1), round(thing.height, 1), look.lights, thing.variant == "shop")
     end = make_facade(thing.seed, deep, round(thing.height, 1), look.lights, False)
     s0, s1, d = thing.s, thing.s + thing.length, thing.d
-    corners = view.place_many(np.array([s0, s1, s0, s1]), np.array([d, d, d + side * deep, d + side * deep]))
+    corners = view.place_many(np.array([s0, s1, s0, s1]), np.array([d, d, d + side * deep, d + side * deep]))[:, :3]
     sun = look.sun_dir
     along = 0.25 + 0.75 * max(-side * float(sun[0]), 0)
     across = 0.25 + 0.75 * max(-float(sun[2]), 0)
@@ -117,8 +121,6 @@ def _square(place: Place, half: float) -> np.ndarray:
 
 
 def _people(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
-    if view.f / place[2] * 1.7 < 2.0:
-        return
     canvas.shade(view.project(_square(place, 0.38 if thing.kind == "pedestrian" else 0.7)), look.shadow * 0.8 * float(look.clear(place[2])))
     if thing.kind == "pedestrian":
         figures = [("pedestrian", "person", pedestrian(thing.seed, thing.phase, thing.variant == "standing"))]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data.synthetic.camera import View
-from data.synthetic.canvas import Canvas, Colour
+from data.synthetic.camera import NEAR_M, View
+from data.synthetic.canvas import Canvas
 from data.synthetic.dice import Dice
 from data.synthetic.light import Look
 
@@ -24,6 +24,7 @@ SKIN = [(140, 165, 215), (110, 140, 195), (80, 105, 155), (50, 70, 110)]
 HAIR = [(25, 25, 28), (30, 45, 65), (60, 95, 130), (120, 120, 122), (35, 60, 120)]
 ANGLES = np.linspace(0, 2 * np.pi, 9)[:-1]
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1).astype(np.float32)
+SLIM = np.array([0.45, 0.86], np.float32)
 Ball = tuple[float, float, float, float]  # x, y, z, radius
 
 
@@ -179,33 +180,35 @@ def draw_figure(
 ) -> tuple[float, float, float, float]:
     """Paint a figure standing at `place`; returns its box."""
     x, y, z, theta = place
-    turn = theta + yaw
-    c, s = float(np.cos(turn)), float(np.sin(turn))
-    far = view.f / z < 14  # a person is under some 24 pixels high
-    low, high = np.array([np.inf, np.inf]), np.array([-np.inf, -np.inf])
-    light = look.light_at(x, z, 0.55)
-    side = float(look.sun_dir[0])
-    if c < 0:  # what is behind must be painted first
-        parts = sorted(parts, key=lambda part: np.mean([b[2] for b in part.balls]) * c, reverse=False) if False else parts
-    for part in parts:
-        if part.fine and far:
-            continue
-        balls = np.array(part.balls, np.float32)
-        points = np.stack([balls[:, 0] * c + balls[:, 2] * s + x, balls[:, 1] + y, balls[:, 2] * c - balls[:, 0] * s + z], 1)
-        centre = view.project(points).astype(np.float32)
-        radius = view.f * balls[:, 3] / np.maximum(points[:, 2], 0.4)
-        spread = (centre[:, None] + radius[:, None, None] * CIRCLE).reshape(-1, 2)
-        hull = cv2.convexHull(spread)[:, 0] if len(balls) > 1 else spread
-        low, high = np.minimum(low, hull.min(0)), np.maximum(high, hull.max(0))
-        colour: Colour = tuple(look.mix(np.array(part.colour, np.float32), light * part.shade, z).tolist())
+    c, s = float(np.cos(theta + yaw)), float(np.sin(theta + yaw))
+    scale = view.f / z  # pixels per metre
+    if scale < 14:  # a person is under some 24 pixels high
+        parts = [part for part in parts if not part.fine]
+    balls = np.array([ball for part in parts for ball in part.balls], np.float32)  # (B, 4)
+    depth = np.maximum(balls[:, 2] * c - balls[:, 0] * s + z, NEAR_M)
+    grow = view.f / depth  # (B,)
+    centre = np.empty((len(balls), 2), np.float32)
+    centre[:, 0] = view.cx + (balls[:, 0] * c + balls[:, 2] * s + x) * grow
+    centre[:, 1] = view.cy + (view.height_m - y - balls[:, 1]) * grow
+    radius = balls[:, 3] * grow
+    outline = centre[:, None] + radius[:, None, None] * CIRCLE  # (B, 8, 2)
+    low, high = outline.min((0, 1)), outline.max((0, 1))
+    fixed = canvas.fixed(outline)
+    light = look.light_at(x, z, 0.55) * np.array([part.shade for part in parts], np.float32)[:, None]
+    colours = look.mix(np.array([part.colour for part in parts], np.float32), light, z).tolist()
+    bright = (scale > 30) * np.sign(float(look.sun_dir[0]))
+    start = 0
+    for part, colour in zip(parts, colours, strict=True):
+        stop = start + len(part.balls)
+        hull = fixed[start] if stop - start == 1 else cv2.convexHull(fixed[start:stop].reshape(-1, 2))[:, 0]
         if part.ring:
-            canvas.line(centre, colour, max(2 * float(radius[0]), 1.0), closed=True)
-            canvas.own(hull, owner)
-            continue
-        canvas.polygon(hull, colour, owner)
-        if not far and view.f / z > 30:  # a lit and a dark side
-            shift = np.array([np.sign(side) * float(radius.mean()) * 0.5, 0.0], np.float32)
-            inner = hull.mean(0) + (hull - hull.mean(0)) * np.array([0.45, 0.86], np.float32) + shift
-            bright = tuple(min(value * 1.22 + 4, 255) for value in colour)
-            canvas.polygon(inner, bright)
+            canvas.line(centre[start:stop], colour, max(2 * float(radius[start]), 1.0), closed=True)
+            canvas.own_fixed(hull, owner)
+        else:
+            canvas.polygon_fixed(hull, colour, owner)
+            if bright:  # a lit side
+                middle = hull.mean(0)
+                lit = middle + (hull - middle) * SLIM + (bright * 8 * float(radius[start]), 0.0)
+                canvas.polygon_fixed(lit.astype(np.int32), [min(value * 1.2 + 4, 255) for value in colour])
+        start = stop
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
