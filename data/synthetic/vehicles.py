@@ -54,6 +54,11 @@ class Mesh:
     def freeze(self) -> Frozen:
         """As arrays."""
         quads = np.array(self.quads, np.float32)
+        parts = np.array(self.part)
+        middle = np.array([np.mean(hull, 0) for hull in self.hulls], np.float32)[parts]  # (Q, 3)
+        across = np.cross(quads[:, 1] - quads[:, 0], quads[:, 2] - quads[:, 0])
+        inward = ((quads.mean(1) - middle) * across).sum(1) < 0
+        quads[inward] = quads[inward, ::-1]
         normals = np.cross(quads[:, 1] - quads[:, 0], quads[:, 2] - quads[:, 0])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
         angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
@@ -64,7 +69,7 @@ class Mesh:
         ]
         return Frozen(
             self.length, self.width, self.height, self.box_name, quads, normals, np.array(self.colours, np.float32),
-            np.array(self.kind), np.array(self.part), np.array(discs, np.float32).reshape(-1, 14, 3),
+            np.array(self.kind), parts, np.array(discs, np.float32).reshape(-1, 14, 3),
             np.array(self.tail_lamps, np.float32), np.array(self.head_lamps, np.float32),
             [np.array(hull, np.float32) for hull in self.hulls],
         )  # fmt: skip
@@ -360,8 +365,9 @@ def draw_vehicle(
     quads = mesh.quads @ spin + origin
     flat = view.project(quads)
     a, b = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
-    visible = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] > 0.02
     normals = mesh.normals @ spin
+    eye = np.array([0, view.height_m, 0], np.float32)
+    visible = (((eye - quads[:, 0]) * normals).sum(1) > 0) & (abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 0.6)
     facing = np.clip(normals @ look.sun_dir.astype(np.float32), 0, 1)[:, None]
     hemisphere = (0.80 + 0.28 * normals[:, 1:2] + 0.06 * normals[:, 0:1])
     light = look.ambient * hemisphere + look.sun * (0.18 + 0.95 * facing)
@@ -414,7 +420,7 @@ def _draw_discs(canvas: Canvas, look: Look, discs: np.ndarray, x: float, z: floa
         a, b = discs[index, 4] - discs[index, 0], discs[index, 8] - discs[index, 4]
         cross = a[0] * b[1] - a[1] * b[0]
         right = (index // 3) % 2 == 1
-        if (cross > 0) != right or abs(cross) < 1.0 or middle is None:
+        if (cross > 0) == right or abs(cross) < 1.0 or middle is None:
             continue
         for layer, shade in enumerate(shades):
             canvas.polygon(discs[index + layer], shade)
