@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from perception.cli import run as run_cli
 from perception.frames import open_source
+from perception.layout import split_weight
 from perception.network.network import Network
 from perception.parity import Parity, compare
-from perception.layout import split_weight
 from perception.tensors import tensor_from_frame
 from perception.training.checkpoint import load_network, metadata
 
@@ -75,10 +75,10 @@ class Stages(nn.Module):
                 handle.remove()
         final = self.network.finish(raw)
         for name in self.network.masks:
-            stages[f"stage_{name}_logits"] = raw[name]
+            stages[f"stage_{name}_logits"] = raw.masks[name]
         if self.network.boxes is not None:
-            stages["stage_box_logits"] = raw["boxes"]["one_to_one"].logits
-            stages["stage_box_xyxy"] = raw["boxes"]["one_to_one"].boxes
+            stages["stage_box_logits"] = raw.boxes["one_to_one"].logits
+            stages["stage_box_xyxy"] = raw.boxes["one_to_one"].boxes
         return {name: final[name] for name in self.heads} | stages
 
 
@@ -102,7 +102,13 @@ def export(network: Network, heads: tuple[str, ...], about: str, images: list[np
         draft = Path(folder) / "draft.onnx"
         with quiet():
             program = torch.onnx.export(
-                module, (example,), input_names=["image"], output_names=names, opset_version=OPSET, dynamo=True, verbose=False
+                module,
+                (example,),
+                input_names=["image"],
+                output_names=names,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
             )
         assert program is not None
         model = program.model_proto

@@ -1,4 +1,4 @@
-"""Do two engines answer alike? Every stage by its largest error, class maps by agreement, boxes by matching (numpy only).
+"""Do two engines answer alike? Stages by their largest error, class maps by agreement, boxes by matching (numpy).
 
 Legend: N = boxes of an image.
 """
@@ -33,12 +33,18 @@ class Parity:
         """Raise ValueError that names the first stage, in the order of the data flow, that differs too much."""
         for name, error in self.stages.items():
             if not error <= STAGE_TOLERANCE:
-                raise ValueError(f"{name} differs from torch by {error:.2g} of its range; at most {STAGE_TOLERANCE} is allowed")
+                raise ValueError(
+                    f"{name} differs from torch by {error:.2g} of its range; at most {STAGE_TOLERANCE} is allowed"
+                )
         for name, share in self.maps.items():
             if not share > MAP_AGREEMENT:
-                raise ValueError(f"class map {name} agrees with torch on {share:.3%} of pixels; {MAP_AGREEMENT:.1%} is asked")
+                raise ValueError(
+                    f"class map {name} agrees with torch on {share:.3%} of pixels; {MAP_AGREEMENT:.1%} is asked"
+                )
         if not self.boxes_iou > BOX_IOU:
-            raise ValueError(f"a box overlaps its partner in torch by IoU {self.boxes_iou:.3f}; over {BOX_IOU} is asked")
+            raise ValueError(
+                f"a box overlaps its partner in torch by IoU {self.boxes_iou:.3f}; over {BOX_IOU} is asked"
+            )
 
     def with_final(self, final: Parity) -> Parity:
         """The same, with the comparison of the file as it is kept."""
@@ -55,7 +61,7 @@ class Parity:
 
 
 def compare(truth: Sequence[Mapping[str, np.ndarray]], other: Sequence[Mapping[str, np.ndarray]]) -> Parity:
-    """Outputs of each image from two engines -> Parity. `boxes` are (1, K, 6), class maps uint8, all else float stages."""
+    """Outputs of each image from two engines -> Parity. `boxes` are (1, K, 6), class maps uint8, the rest float."""
     stages: dict[str, float] = {}
     maps: dict[str, list[float]] = {}
     worst, count = 1.0, 0
@@ -73,7 +79,7 @@ def compare(truth: Sequence[Mapping[str, np.ndarray]], other: Sequence[Mapping[s
 
 
 def match(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
-    """(N, 6) boxes of two engines -> smallest IoU of a box in `a` with its best partner of the same class, and how many."""
+    """(N, 6) boxes of two engines -> smallest IoU of a box with its best partner of the same class, and how many."""
     a = a[a[:, 4] > BOX_SCORE]
     worst = 1.0
     for box in a:

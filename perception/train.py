@@ -1,6 +1,7 @@
 """Train a perception network on one or several driving datasets in the common layout (see data/).
 
 python -m perception.train --data DIR [DIR ...] --out RUN
+python -m perception.train --out RUN --resume
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from perception.training.loop import LoopConfig, train
 
 __all__ = ["TrainConfig", "main"]
 
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train on driving datasets."""
 
-    data: tuple[str, ...]
+    data: tuple[str, ...] = ()
     """Dataset folders in the common layout; add :WEIGHT to draw from one more or less often (DIR:2)."""
     out: Path
     """Run directory: checkpoints, metrics.jsonl, TensorBoard."""
     resume: bool = False
-    """Go on from the newest checkpoint in --out."""
+    """Go on from the newest checkpoint in --out, with the options that it was started with."""
     init: str | None = None
     """Start from a run directory, or the ViT from a timm state dict (.safetensors, .pth)."""
     detail_weights: str | None = None
@@ -43,7 +46,7 @@ class TrainConfig:
     pretrained: bool = False
     """Fetch timm's pretrained weights of the ViT and the detail path from the hub."""
     freeze_details: bool = True
-    """Keep the detail path's stages below stride 8 as they were pretrained (faster; no effect without pretrained weights)."""
+    """Keep the detail path's earliest stages and statistics, if they are pretrained, as they are. It is faster."""
     heads: tuple[str, ...] = ("boxes", *HEADS)
     """Heads to train: any of boxes, scene, drive."""
     own_labels: bool = False
@@ -75,13 +78,43 @@ def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
     return replace(base, box_classes=BOX_CLASSES if "boxes" in config.heads else (), heads=heads)
 
 
+def initial_network(config: TrainConfig, shape: NetworkConfig) -> Network:
+    """A network with the weights that the options name; with --resume the checkpoint replaces them all."""
+    from_run = config.init is not None and Path(config.init).suffix not in WEIGHT_SUFFIXES
+    if config.resume:
+        network = Network(shape)
+    else:
+        vit_weights = None if from_run else config.init
+        network = Network(shape, config.pretrained, vit_weights, config.detail_weights)
+    if from_run and not config.resume:
+        new = checkpoint.init_from(network, Path(str(config.init)))
+        print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
+    if config.freeze_details and (config.pretrained or config.detail_weights or from_run):
+        network.pyramid.detail.freeze()
+    return network
+
+
+def saved_options(config: TrainConfig) -> TrainConfig:
+    """The options in RUN/config.json, to go on with. Raises FileNotFoundError if there is no run."""
+    checkpoint.latest(config.out)
+    saved = json.loads((config.out / "config.json").read_text())
+    saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig(**with_tuples(saved["augment"]))
+    return TrainConfig(**with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
+
+
+def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the dataclasses have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
 def body(config: TrainConfig) -> dict[str, Any]:
     """Check the options, build what they ask for, and train it."""
-    has_run = any(config.out.glob("step_*"))
-    if has_run and not config.resume:
+    if config.resume:
+        config = saved_options(config)
+    elif any(config.out.glob("step_*")):
         raise ValueError(f"{config.out} already holds a run; add --resume to go on with it, or choose another --out")
-    if config.resume and not has_run:
-        raise FileNotFoundError(f"--resume: {config.out} holds no checkpoint to go on from")
+    if not config.data:
+        raise ValueError("--data: name at least one dataset in the common layout (data/<name>/prepare.py makes one)")
     if config.own_labels and len(config.data) != 1:
         raise ValueError(f"--own-labels trains on one dataset, but got {len(config.data)}")
     if config.threads:
@@ -94,18 +127,10 @@ def body(config: TrainConfig) -> dict[str, Any]:
     mixture = Mixture(
         list(folders), list(weights), total, config.hw, config.augment, config.loop.seed, config.own_labels
     )
-    is_run = config.init is not None and Path(config.init).is_dir()
-    vit_weights = None if is_run or config.resume else config.init
-    network = Network(network_for(config, mixture), config.pretrained, vit_weights, config.detail_weights)
-    if is_run and not config.resume:
-        new = checkpoint.init_from(network, Path(str(config.init)))
-        print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
-    if config.freeze_details and (config.pretrained or config.detail_weights or is_run):
-        network.pyramid.detail.freeze_below_stride_8()
-
-    config.out.mkdir(parents=True, exist_ok=True)
-    options = json.loads(json.dumps(asdict(config), default=str))
-    (config.out / "config.json").write_text(json.dumps(options, indent=1))
+    network = initial_network(config, network_for(config, mixture))
+    if not config.resume:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
     for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
         print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
     about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}

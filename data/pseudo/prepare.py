@@ -2,8 +2,8 @@
 
 python data/pseudo/prepare.py LAYOUT_DIR OUT_DIR --detector yolox_nano.onnx
 
-LAYOUT_DIR is a dataset in the common layout. OUT_DIR becomes a copy of its train split with boxes: what the detector is sure of
-is a box, what it only suspects is an ignore region, so that its misses teach as little as possible.
+LAYOUT_DIR is a dataset in the common layout. OUT_DIR becomes a copy of its train split with boxes: what the detector is
+sure of is a box, what it only suspects is an ignore region, so that its misses teach as little as possible.
 The detector is a YOLOX (Ge et al., arXiv:2107.08430) with raw grid outputs, BGR 0 to 255, letterboxed to the top left.
 """
 
@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import onnxruntime
-import tyro
 
 from perception.cli import run
 from perception.labels import BOX_CLASSES, BoxLabels
-from perception.layout import LayoutWriter, read_layout
+from perception.layout import read_layout
+from perception.prepare import PrepareConfig, progress, read_mask
 
 STRIDES = (8, 16, 32)
 BORDER = 114  # grey of the letterbox
@@ -36,27 +36,23 @@ COCO = {  # the driving classes of COCO by their index among its 80, with the se
     7: ("truck", {"truck"}),
     9: ("traffic light", {"traffic light"}),
 }
-EXHAUSTIVE = frozenset(BOX_CLASSES) - {"traffic sign", "traffic light", "train"}  # nano misses too many of the small ones
+EXHAUSTIVE = frozenset(BOX_CLASSES) - {
+    "traffic sign",
+    "traffic light",
+    "train",
+}  # nano misses too many of the small ones
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoConfig:
+class PseudoConfig(PrepareConfig):
     """Add pseudo-labelled boxes to a dataset in the common layout."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """Dataset in the common layout."""
-    out: Annotated[Path, tyro.conf.Positional]
-    """Folder to write."""
     detector: Path
     """YOLOX as ONNX."""
     keep: float = 0.45
     """Score from which a detection becomes a box."""
     suspect: float = 0.12
     """Score from which it becomes an ignore region instead."""
-    overwrite: bool = False
-    """Replace OUT_DIR if it is there."""
-    json: str | None = None
-    """Write the report as one line of JSON to this file, or - for the last line of standard output."""
 
 
 class Yolox:
@@ -85,8 +81,8 @@ class Yolox:
         boxes = np.concatenate([centre - size / 2, centre + size / 2], 1) / scale
         boxes = np.clip(boxes, 0, [width, height, width, height])
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
-        kept = np.asarray(cv2.dnn.NMSBoxes(xywh, score, threshold, NMS_IOU), int)  # a car is no bus too
-        kept = kept.reshape(-1)
+        found = cv2.dnn.NMSBoxes(xywh.tolist(), score.tolist(), threshold, NMS_IOU)  # a car is no bus too
+        kept = np.array(found, np.int64).reshape(-1)
         return boxes[kept].astype(np.float32), score[kept], classes[best[kept]]
 
 
@@ -101,8 +97,8 @@ def grid(side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def body(config: PseudoConfig) -> dict[str, Any]:
-    """Copy the train split with boxes added."""
+def prepare(config: PseudoConfig) -> dict[str, Any]:
+    """Copy the train split with boxes added; the summary as JSON values."""
     if not 0 < config.suspect <= config.keep < 1:
         raise ValueError(f"expected 0 < --suspect <= --keep < 1, but got {config.suspect} and {config.keep}")
     detect = Yolox(config.detector)
@@ -111,21 +107,28 @@ def body(config: PseudoConfig) -> dict[str, Any]:
         raise ValueError(f"{config.source} has boxes of its own; pseudo-labels are for datasets without")
     sets = {name: frozenset(members) for name, members in COCO.values()}
     labels = replace(labels, boxes=BoxLabels(sets, EXHAUSTIVE))
-    with LayoutWriter(config.out, labels, overwrite=config.overwrite) as writer:
-        for sample in samples:
-            image = cv2.imread(str(sample.image))
-            boxes, scores, classes = detect(image, config.suspect)
+    with config.writer(labels) as writer:
+        for sample in progress(samples):
+            image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
+            if image is None:
+                writer.report.problem("unreadable image, skipped", str(sample.image))
+                continue
+            boxes, scores, classes = detect(np.asarray(image), config.suspect)
             sure = scores >= config.keep
-            masks = {labels.masks[head].folder: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for head, path in sample.masks.items()}
+            names = [COCO[int(index)][0] for index in classes[sure]]
+            by_folder = {labels.masks[head].folder: path for head, path in sample.masks.items()}
+            read = {folder: read_mask(path, writer.report) for folder, path in by_folder.items()}
+            masks = {folder: mask for folder, mask in read.items() if mask is not None}
             name = sample.image.relative_to(config.source / "images" / "train").with_suffix("").as_posix()
-            names = [COCO[int(c)][0] for c in classes[sure]]
-            writer.add("train", name, sample.image, boxes=boxes[sure], categories=names, ignore=boxes[~sure], masks=masks)
+            writer.add(
+                "train", name, sample.image, boxes=boxes[sure], categories=names, ignore=boxes[~sure], masks=masks
+            )
     return writer.report.to_json()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, convert, and return the exit code."""
-    return run(PseudoConfig, body, argv)
+    """Front door; the exit code."""
+    return run(PseudoConfig, prepare, argv)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Features -> boxes: an anchor-free dense head in two branches, and the decoding that the ONNX graph carries.
 
-As in YOLOv10 (arXiv:2405.14458): the one-to-many branch gives rich supervision in training; the one-to-one branch, trained
-beside it, answers with one box an object, so that inference needs no NMS. Weights are shared over the levels, as in
-FCOS (arXiv:1904.01355).
+As in YOLOv10 (arXiv:2405.14458): the one-to-many branch gives rich supervision in training; the one-to-one branch,
+trained beside it, answers with one box an object, so that inference needs no NMS. Weights are shared over the levels,
+as in FCOS (arXiv:1904.01355).
 
 Legend: B = batch, C = box classes, A = anchor points of all levels together, K = boxes returned.
 """
@@ -21,6 +21,7 @@ from perception.network.features import Separable
 __all__ = ["STRIDES", "BoxHead", "RawBoxes", "decode"]
 
 STRIDES = (8, 16, 32)
+PRIOR = -math.log((1 - 0.01) / 0.01)  # every class starts at 1 percent, as in RetinaNet, arXiv:1708.02002
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,12 @@ class Branch(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.classify = nn.Sequential(Separable(width, width), Separable(width, width), nn.Conv2d(width, classes, 1))
-        self.measure = nn.Sequential(Separable(width, width), Separable(width, width), nn.Conv2d(width, 4, 1))
-        nn.init.constant_(self.classify[-1].bias, -math.log((1 - 0.01) / 0.01))  # RetinaNet's prior, arXiv:1708.02002
-        nn.init.constant_(self.measure[-1].bias, 1.0)
+        logits, distances = nn.Conv2d(width, classes, 1), nn.Conv2d(width, 4, 1)
+        self.classify = nn.Sequential(Separable(width, width), Separable(width, width), logits)
+        self.measure = nn.Sequential(Separable(width, width), Separable(width, width), distances)
+        for layer, bias in ((logits, PRIOR), (distances, 1.0)):
+            assert layer.bias is not None
+            nn.init.constant_(layer.bias, bias)
         self.scale = nn.Parameter(torch.ones(len(STRIDES)))  # distances of each level, in strides
 
     def forward(self, levels: list[Tensor]) -> RawBoxes:

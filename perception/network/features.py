@@ -1,4 +1,4 @@
-"""Image -> a pyramid of features at strides 4, 8, 16 and 32: Vision Transformer tokens joined with a convolutional detail path.
+"""Image -> features at strides 4, 8, 16 and 32: Vision Transformer tokens joined with a convolutional detail path.
 
 A plain ViT sees one coarse scale. The detail path (the first stages of any timm CNN) adds the fine ones, as the spatial
 prior of ViT-Adapter (arXiv:2205.08534) and the spatial tuning adapter of DEIMv2 (arXiv:2509.20787) do.
@@ -9,6 +9,7 @@ Legend: B = batch, C = `width`, p4 .. p32 = features at strides 4 .. 32.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -38,22 +39,19 @@ class Separable(nn.Sequential):
 
 
 class DetailPath(nn.Module):
-    """(B, 3, H, W) RGB float in 0..255 -> features of a CNN at strides 4, 8 and 16.
-
-    Batch norms keep the statistics they were pretrained with, if they were.
-    """
+    """(B, 3, H, W) RGB float in 0..255 -> features of a CNN at strides 4, 8 and 16."""
 
     def __init__(self, name: str, pretrained: bool = False, weights: str | Path | None = None) -> None:
         super().__init__()
-        self.cnn = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(1, 2, 3))
-        if self.cnn.feature_info.reduction() != [4, 8, 16]:
-            raise ValueError(
-                f"{name} has strides {self.cnn.feature_info.reduction()}; the detail path needs [4, 8, 16]"
-            )
-        self.channels: list[int] = self.cnn.feature_info.channels()
+        cnn: Any = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(1, 2, 3))
+        if cnn.feature_info.reduction() != [4, 8, 16]:
+            raise ValueError(f"{name} has strides {cnn.feature_info.reduction()}; the detail path needs [4, 8, 16]")
+        self.channels: list[int] = cnn.feature_info.channels()
+        self.stem_end: str = cnn.feature_info.module_name()[0]  # the stage that ends at stride 4
+        self.cnn: nn.Module = cnn
+        self.frozen = False
         config = timm.get_pretrained_cfg(name)
         self.normalize = Normalize(config.mean, config.std) if config else Normalize((0.5,) * 3, (0.5,) * 3)
-        self.keep_statistics = pretrained or weights is not None
         if weights is not None:
             self.load(weights)
 
@@ -63,22 +61,26 @@ class DetailPath(nn.Module):
 
     def train(self, mode: bool = True) -> DetailPath:
         super().train(mode)
-        if self.keep_statistics:
+        if self.frozen:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
 
-    def freeze_below_stride_8(self) -> None:
-        """Keep the earliest stages as they were pretrained: edges and textures need no second lesson, and cost the most."""
-        last = f"{self.cnn.feature_info.module_name(0)}."  # the stage that ends at stride 4
+    def freeze(self) -> None:
+        """Keep pretrained batch norm statistics, and all weights below stride 8.
+
+        Edges and textures need no second lesson, and the largest maps cost the most.
+        """
+        self.frozen = True
+        self.train(self.training)
         names = [name for name, _ in self.cnn.named_parameters()]
-        end = max(i for i, name in enumerate(names) if name.startswith(last))
+        end = max(i for i, name in enumerate(names) if name.startswith(f"{self.stem_end}."))
         for name in names[: end + 1]:
             self.cnn.get_parameter(name).requires_grad_(False)
 
     def load(self, path: str | Path) -> None:
-        """Load ImageNet weights: timm's own state dict, or lukemelas' EfficientNet-PyTorch (same layers, other names)."""
+        """Load ImageNet weights: timm's state dict, or that of EfficientNet-PyTorch (same layers, other names)."""
         state, own = read_weights(path), self.cnn.state_dict()
         if "_conv_stem.weight" in state:
             state = dict(zip(timm.create_model("tf_efficientnet_lite0").state_dict(), state.values(), strict=True))
@@ -96,8 +98,8 @@ class Pyramid(nn.Module):
         self.tokens, self.detail = tokens, detail
         c4, c8, c16 = detail.channels
         self.inject = nn.Conv2d(c16, tokens.width, 1)
-        nn.init.zeros_(self.inject.weight)  # a pretrained ViT starts undisturbed
-        nn.init.zeros_(self.inject.bias)
+        for parameter in self.inject.parameters():
+            nn.init.zeros_(parameter)  # a pretrained ViT starts undisturbed
         self.join16 = ConvNorm(tokens.width + c16, width)
         self.refine16 = Separable(width, width)
         self.down32 = Separable(width, width, stride=2)

@@ -19,7 +19,13 @@ from perception.network.tokens import Tokens
 
 __all__ = ["Network", "NetworkConfig", "Raw", "drive_t"]
 
-Raw = dict[str, Tensor | dict[str, RawBoxes]]  # head name -> its raw output
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What the heads say before any selection."""
+
+    masks: dict[str, Tensor]  # head -> class logits (B, classes, H / 4, W / 4)
+    boxes: dict[str, RawBoxes]  # branch -> its boxes; empty without a box head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,10 +72,8 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> Raw:
         p4, p8, p16, p32 = self.pyramid(image.permute(0, 3, 1, 2).float())
-        raw: Raw = {name: head(p4) for name, head in self.masks.items()}
-        if self.boxes is not None:
-            raw["boxes"] = self.boxes([p8, p16, p32])
-        return raw
+        masks = {name: head(p4) for name, head in self.masks.items()}
+        return Raw(masks, self.boxes([p8, p16, p32]) if self.boxes is not None else {})
 
     def predict(self, image: Tensor) -> dict[str, Tensor]:
         """{"boxes": (B, K, 6) float32 in model pixels, head name: (B, H, W) uint8}: the outputs of the ONNX file."""
@@ -80,8 +84,8 @@ class Network(nn.Module):
         """Raw outputs -> final ones: the K best boxes, and the best class of each pixel."""
         out = {}
         if self.boxes is not None:
-            out["boxes"] = decode(raw["boxes"]["one_to_one"], self.config.hw, self.config.max_boxes)
-        return out | {name: class_map(raw[name], self.config.hw) for name in self.masks}
+            out["boxes"] = decode(raw.boxes["one_to_one"], self.config.hw, self.config.max_boxes)
+        return out | {name: class_map(logits, self.config.hw) for name, logits in raw.masks.items()}
 
     def keep(self, heads: Collection[str]) -> None:
         """Leave out the other heads, "boxes" among them, for a smaller and faster export."""
@@ -95,4 +99,3 @@ class Network(nn.Module):
 def drive_t(hw: tuple[int, int] = (256, 448)) -> NetworkConfig:
     """The bundled model: ViT-Tiny/16 with EfficientNet-Lite0 details, small enough for a CPU."""
     return NetworkConfig(hw=hw)
-

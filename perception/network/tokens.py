@@ -1,4 +1,4 @@
-"""Image -> tokens of a plain Vision Transformer of timm (Dosovitskiy et al., arXiv:2010.11929), as a map at patch stride.
+"""Image -> tokens of a plain Vision Transformer of timm (Dosovitskiy et al., arXiv:2010.11929), as a feature map.
 
 Legend: B = batch, D = width of the transformer, N = tokens, h, w = height and width in patches.
 """
@@ -6,11 +6,12 @@ Legend: B = batch, D = width of the transformer, N = tokens, h, w = height and w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 __all__ = ["Normalize", "Tokens", "fit_position_embedding", "read_weights"]
@@ -18,6 +19,9 @@ __all__ = ["Normalize", "Tokens", "fit_position_embedding", "read_weights"]
 
 class Normalize(nn.Module):
     """(B, 3, H, W) float in 0..255 -> the mean/std normalisation that a timm model was trained with."""
+
+    scale: Tensor  # (1, 3, 1, 1)
+    shift: Tensor  # (1, 3, 1, 1)
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -31,15 +35,15 @@ class Normalize(nn.Module):
 class Tokens(nn.Module):
     """(B, 3, H, W) RGB float in 0..255 -> (B, D, H / patch, W / patch), the tokens after the last block.
 
-    Any plain ViT of timm serves, at any size that is a multiple of its patch. `inject` (B, D, h, w) is added to the embedded
-    patches, so that the convolutional detail path speaks before the first block (the injector of ViT-Adapter,
+    Any plain ViT of timm serves, at any size that is a multiple of its patch. `inject` (B, D, h, w) is added to the
+    embedded patches, so that the convolutional detail path speaks before the first block (the injector of ViT-Adapter,
     arXiv:2205.08534, in its simplest form).
     """
 
     def __init__(self, name: str, hw: tuple[int, int], pretrained: bool = False, drop_path: float = 0.0) -> None:
         super().__init__()
         try:
-            vit = timm.create_model(
+            vit: Any = timm.create_model(
                 name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", drop_path_rate=drop_path
             )
             patch_h, patch_w = vit.patch_embed.patch_size
@@ -47,15 +51,14 @@ class Tokens(nn.Module):
             raise ValueError(f"{name} at {hw[0]}x{hw[1]} is not a plain Vision Transformer of timm: {error}") from error
         if hw[0] % patch_h or hw[1] % patch_w:
             raise ValueError(f"input {hw[0]}x{hw[1]} is not a multiple of the patch {patch_h}x{patch_w} of {name}")
-        self.grid_hw = (hw[0] // patch_h, hw[1] // patch_w)
-        self.stride = patch_h
+        self.grid_hw: tuple[int, int] = (hw[0] // patch_h, hw[1] // patch_w)
+        self.stride: int = patch_h
         self.width: int = vit.embed_dim
         self.normalize = Normalize(vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"])
-        self.embed, vit.patch_embed = (
-            vit.patch_embed,
-            nn.Identity(),
-        )  # so that `inject` fits between embedding and blocks
-        self.vit = vit
+        self.prefix = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)  # position embeddings that have no place
+        self.embed: nn.Module = vit.patch_embed
+        vit.patch_embed = nn.Identity()  # so that `inject` fits in between
+        self.vit: Any = vit
 
     def forward(self, image: Tensor, inject: Tensor | None = None) -> Tensor:
         patches = self.embed(self.normalize(image))  # (B, N, D)
@@ -65,11 +68,11 @@ class Tokens(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, self.grid_hw)  # (B, D, h, w)
 
     def load_timm(self, path: str | Path) -> None:
-        """Load a state dict of the same timm model, trained at any square size. Raises ValueError where it does not fit."""
+        """Load a state dict of the same timm model at any square size. Raises ValueError where it does not fit."""
         state = read_weights(path)
-        prefix = 0 if self.vit.no_embed_class else self.vit.num_prefix_tokens
-        fit_position_embedding(state, "pos_embed", None, self.grid_hw, prefix)
-        for part, module in (("patch_embed.", self.embed), ("", self.vit)):
+        fit_position_embedding(state, "pos_embed", None, self.grid_hw, self.prefix)
+        parts: tuple[tuple[str, nn.Module], ...] = (("patch_embed.", self.embed), ("", self.vit))
+        for part, module in parts:
             wanted = module.state_dict().keys()
             try:
                 module.load_state_dict({key: state[part + key] for key in wanted})

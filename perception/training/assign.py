@@ -19,15 +19,13 @@ MIN_SIDE = 12.0  # an object smaller than this, in pixels, is looked for as if i
 
 @torch.no_grad()
 def assign(raw: RawBoxes, boxes: Tensor, members: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, M, 4) boxes with (B, M, C) sets -> for each point: positive (B, A) bool, box index (B, A), target score (B, A).
+    """(B, M, 4) boxes, (B, M, C) sets -> for each point: positive (B, A) bool, box index (B, A), target score (B, A).
 
     The `top_k` best aligned points near each object are positive; a point wanted by several objects goes to the one it
     overlaps most. The target score is the alignment, scaled so that an object's best point gets its best IoU.
     """
-    B, A = raw.logits.shape[:2]
-    if boxes.shape[1] == 0:
-        nothing = raw.logits.new_zeros(B, A)
-        return nothing.bool(), nothing.long(), nothing
+    A = raw.logits.shape[1]
+    assert boxes.shape[1] >= 1, "pad a batch without boxes"
     real = members.any(-1)  # (B, M)
     p = -torch.expm1(-torch.einsum("bmc,bac->bma", members.float(), F.softplus(raw.logits)))  # noisy or, (B, M, A)
     iou = pairwise_iou(boxes, raw.boxes)  # (B, M, A)

@@ -1,6 +1,6 @@
 """A sample -> a varied sample, by albumentations: geometry in frame pixels, then colour and weather in model pixels.
 
-Between the two stands the one preprocessing (tensors.py), so that what the network trains on is made as what it drives on.
+Between the two stands the one preprocessing (tensors.py): the network trains on what it will drive on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AugmentConfig:
 
 
 class Augment:
-    """Two albumentations pipelines that are seeded anew for every sample, so that data order alone decides the result."""
+    """Two albumentations pipelines, seeded anew for every sample, so that its number alone decides the result."""
 
     def __init__(self, config: AugmentConfig, hw: tuple[int, int]) -> None:
         crop = A.RandomResizedCrop(
@@ -49,7 +49,12 @@ class Augment:
             [
                 A.ColorJitter(0.3, 0.3, 0.3, 0.04, p=config.colour),
                 A.OneOf(
-                    [A.GaussianBlur((3, 5)), A.MotionBlur((3, 7)), A.ISONoise(), A.ImageCompression(quality_range=(40, 90))],
+                    [
+                        A.GaussianBlur((3, 5)),
+                        A.MotionBlur((3, 7)),
+                        A.ISONoise(),
+                        A.ImageCompression(quality_range=(40, 90)),
+                    ],
                     p=config.degrade,
                 ),
                 A.OneOf(
@@ -67,7 +72,7 @@ class Augment:
     def reshape(
         self, seed: int, image: np.ndarray, boxes: np.ndarray, masks: list[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Geometry: image (H, W, 3), boxes (N, 4) xyxy, masks (H, W) -> the same kinds, and which boxes are left (n,)."""
+        """Geometry of an image (H, W, 3), boxes (N, 4) xyxy, masks (H, W); also which of the boxes are left (n,)."""
         self.geometry.set_random_seed(seed)
         out = self.geometry(image=image, bboxes=boxes, index=np.arange(len(boxes)), masks=masks)
         left = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)

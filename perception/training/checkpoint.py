@@ -1,4 +1,4 @@
-"""A run on disk. A checkpoint can't run code (safetensors and JSON) and can't be half-written (a folder that is renamed).
+"""A run on disk. A checkpoint can't run code (safetensors, JSON) and can't be half-written (a folder that is renamed).
 
 RUN/
   config.json                  the resolved configuration
@@ -129,8 +129,7 @@ def init_from(network: Network, run: Path) -> list[str]:
     state = load_file(checkpoint / "ema.safetensors")
     tokens = network.pyramid.tokens
     old_grid = (old.hw[0] // tokens.stride, old.hw[1] // tokens.stride)
-    prefix = 0 if tokens.vit.no_embed_class else tokens.vit.num_prefix_tokens
-    fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, prefix)
+    fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, tokens.prefix)
     own = network.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **fitting})

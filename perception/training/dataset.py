@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -70,7 +71,7 @@ class Mixture(Dataset[Example]):
         self.labels: list[DatasetLabels] = [labels for labels, _ in loaded]
         self.samples: list[list[Sample]] = [samples for _, samples in loaded]
         self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))
-        self.hw, self.seed = hw, seed
+        self.hw, self.seed, self.own_labels = hw, seed, own_labels
         self.augment = Augment(augment, hw)
         share = np.array(weights, float) / np.sum(weights)
         rng = np.random.default_rng([seed, 0])
@@ -137,9 +138,9 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Batch:
-    """Examples -> a Batch: boxes are padded to the most in it, missing masks are all IGNORE."""
+    """Examples -> a Batch: boxes are padded to the most in it (at least 1), missing masks are all IGNORE."""
     B = len(examples)
-    most = max(len(e.boxes) for e in examples)
+    most = max(1, *(len(e.boxes) for e in examples))
     most_ignored = max(len(e.ignore) for e in examples)
     boxes, ignore = torch.zeros(B, most, 4), torch.zeros(B, most_ignored, 4)
     members = torch.zeros(B, most, classes, dtype=torch.bool)
@@ -158,7 +159,7 @@ def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Ba
     return Batch(image, BoxTargets(boxes, members, exhaustive, ignore), masks, dataset)
 
 
-def batches(mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int) -> DataLoader[Batch]:
+def batches(mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int) -> DataLoader[Any]:
     """The batches of a run from `start_step` on."""
     order = range(start_step * batch_size, len(mixture))
     return DataLoader(

@@ -15,9 +15,16 @@ __all__ = ["evaluate_network"]
 
 
 def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, meta: dict[str, Any]) -> dict[str, Any]:
-    """{dataset name: figures} of the averaged weights; datasets without a val split are left out."""
+    """{dataset name: figures} of the averaged weights.
+
+    Datasets without a val split, and those that share no task with the network's heads, are left out.
+    """
     averaged = Network(network.config)
     averaged.load_state_dict({name: value.cpu() for name, value in ema.state.items()})
     model = Model(TorchEngine(averaged, metadata(averaged, meta)), score_threshold=0.001)
-    folders = [folder for folder in mixture.folders if (folder / "images" / "val").is_dir()]
-    return {folder.name: evaluate(model, folder, "val", limit or None) for folder in folders}
+    out = {}
+    for folder, labels in zip(mixture.folders, mixture.labels, strict=True):
+        shared = set(labels.masks) & set(network.masks) or (labels.boxes and network.boxes)
+        if shared and (folder / "images" / "val").is_dir():
+            out[labels.name] = evaluate(model, folder, "val", limit or None, mixture.own_labels)
+    return out

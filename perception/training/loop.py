@@ -1,4 +1,4 @@
-"""The training loop, in the order in which it runs: schedule, forward, losses, backward, clip, step, average, log, evaluate, save."""
+"""The training loop, in its order: schedule, forward, losses, backward, clip, step, average, log, save, evaluate."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from perception.labels import BOX_CLASSES
-from perception.network.boxes import RawBoxes
+from perception.labels import BOX_CLASSES, SCENE_CLASSES
 from perception.network.network import Network
 from perception.training import checkpoint
 from perception.training.dataset import Batch, Mixture, batches
 from perception.training.evaluation import evaluate_network
-from perception.training.losses import box_loss, mask_loss
+from perception.training.losses import box_loss, mask_loss, ruled_out_by_masks
 from perception.training.optim import Ema, learning_rate, parameter_groups
 
 __all__ = ["LoopConfig", "train"]
 
 CLASS_WEIGHTS = {"lane marking": 3.0}  # thin and rare; every other class weighs 1
+SCENE_OF_BOX = [SCENE_CLASSES.index({"pedestrian": "person"}.get(name, name)) for name in BOX_CLASSES]
 MAX_BAD_STEPS = 3  # consecutive steps whose loss is not finite, before the run is given up
 
 
@@ -54,19 +54,24 @@ class LoopConfig:
 
 
 def losses(network: Network, batch: Batch, tables: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """{"scene": (B,), ..., "boxes": (B,), "boxes_one_to_one": (B,)}: each task's loss of each image, already normalised.
+    """{"scene": (B,), ..., "boxes": (B,), "boxes_one_to_one": (B,)}: each task's loss of each image, normalised.
 
     The mean over the batch is what is trained; an image without labels for a task has 0 there.
     """
     raw = network(batch.image)
     out: dict[str, Tensor] = {}
     for head in network.masks:
-        total, weight = mask_loss(raw[head], batch.masks[head], tables[head][batch.dataset], weights[head])
+        total, weight = mask_loss(raw.masks[head], batch.masks[head], tables[head][batch.dataset], weights[head])
         out[head] = total / weight.sum().clamp(min=1.0) * len(total)
-    if network.boxes is not None:
-        branches: dict[str, RawBoxes] = raw["boxes"]
+    if raw.boxes:
+        branches = raw.boxes
+        ruled_out = torch.zeros_like(branches["one_to_one"].logits, dtype=torch.bool)
+        if network.config.box_classes == BOX_CLASSES and "scene" in network.masks:
+            points, as_scene = branches["one_to_one"].points, torch.tensor(SCENE_OF_BOX, device=batch.image.device)
+            table = tables["scene"][batch.dataset]
+            ruled_out = ruled_out_by_masks(batch.masks["scene"], table, points, as_scene)
         for name, branch, top_k in (("boxes", "one_to_many", 10), ("boxes_one_to_one", "one_to_one", 1)):
-            classify, measure, found = box_loss(branches[branch], batch.boxes, top_k)
+            classify, measure, found = box_loss(branches[branch], batch.boxes, top_k, ruled_out)
             out[name] = (classify + 2.0 * measure) / found * len(classify)
     return out
 
@@ -76,11 +81,11 @@ def task_weight(config: LoopConfig, task: str) -> float:
 
 
 def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, about: dict[str, Any]) -> dict[str, Any]:
-    """Train `network` on `mixture` until `config.steps`, resuming from `run` if it holds a checkpoint. Returns a summary."""
+    """Train `network` on `mixture` up to `config.steps`, from the checkpoint in `run` if there is one; the summary."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype, reason = precision_for(config.precision, device)
     print(f"device: {device}, {str(dtype).removeprefix('torch.')}: {reason}")
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device=device).to(memory_format=torch.channels_last)
     groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     ema = Ema(network, config.ema)
@@ -117,7 +122,8 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
         else:
             bad += 1
             print(
-                f"step {step}: the gradient is not finite, step skipped; losses { ({k: v.tolist() for k, v in parts.items()}) }"
+                f"step {step}: the gradient is not finite, step skipped; losses: "
+                + ", ".join(f"{task} {value.mean():.3g}" for task, value in parts.items())
             )
             if bad == MAX_BAD_STEPS:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Optimiser and schedule: AdamW with layer-wise decay, warm-up and cosine as a pure function of the step, and the EMA."""
+"""Optimiser and schedule: AdamW with layer-wise decay; warm-up and cosine as a pure function of the step; EMA."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """One group a (scale, decay): {"params", "names", "lr_scale", "lr", "weight_decay"}; frozen weights are left out.
 
-    Layer-wise decay (BEiT, arXiv:2106.08254): the ViT's last block learns at `lr`, every earlier one `layer_decay` times
-    slower; the pretrained detail path at `lr * detail_lr`. Biases, norms, embeddings and scales are not decayed.
+    Layer-wise decay (BEiT, arXiv:2106.08254): the ViT's last block learns at `lr`, every earlier one `layer_decay`
+    times slower; the pretrained detail path at `lr * detail_lr`. Biases, norms, embeddings and scales do not decay.
     """
     blocks = 1 + max((int(m[1]) for n, _ in network.named_parameters() if (m := BLOCK.search(n))), default=-1)
     groups: dict[tuple[float, float], dict[str, list[object]]] = {}

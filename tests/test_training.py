@@ -1,0 +1,254 @@
+"""Training: reproducible order, exact resume, a killed run, an overfit, own label spaces, and the front door's refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from perception import train
+from perception.labels import DRIVE_CLASSES, SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
+from perception.layout import LayoutWriter
+from perception.training import checkpoint
+from perception.training.augment import AugmentConfig
+from perception.training.dataset import Collate, Mixture
+from perception.training.optim import Ema, learning_rate, parameter_groups
+
+LABELS = DatasetLabels(
+    name="toy",
+    licence="ours",
+    boxes=BoxLabels(
+        {"vehicle": frozenset({"car", "truck"}), "person": frozenset({"pedestrian"})},
+        frozenset({"car", "truck", "pedestrian"}),
+    ),
+    masks={
+        "scene": MaskLabels(
+            "seg", {0: "road", 1: "sky"}, {0: frozenset({"road", "lane marking"}), 1: frozenset({"sky"})}, SCENE_CLASSES
+        ),
+        "drive": MaskLabels(
+            "seg", {0: "road", 1: "sky"}, {0: frozenset({"drivable"}), 1: frozenset({"background"})}, DRIVE_CLASSES
+        ),
+    },
+)
+PLAIN = ["--augment.crop", "0", "--augment.colour", "0", "--augment.degrade", "0", "--augment.weather", "0"]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red vehicles and green people on a grey road under a blue sky, 48x80."""
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    rng = np.random.default_rng(0)
+    with LayoutWriter(folder, LABELS) as writer:
+        for split, count in (("train", 6), ("val", 2)):
+            for i in range(count):
+                image, mask = np.full((48, 80, 3), 90, np.uint8), np.zeros((48, 80), np.uint8)
+                image[:20], mask[:20] = (220, 150, 60), 1
+                boxes, categories = [], []
+                for kind, colour in (("vehicle", (0, 0, 230)), ("person", (0, 220, 0)))[: i % 3]:
+                    x, y = int(rng.integers(0, 50)), int(rng.integers(18, 26))
+                    image[y : y + 20, x : x + 24] = colour
+                    boxes.append([x, y, x + 24, y + 20])
+                    categories.append(kind)
+                writer.add(split, f"{i:03d}", image, boxes=np.array(boxes).reshape(-1, 4), categories=categories,
+                           masks={"seg": mask})  # fmt: skip
+    return folder
+
+
+def options(data: Path, out: Path, steps: int, *more: str) -> list[str]:
+    small = ["--hw", "64", "96", "--loop.batch-size", "2", "--loop.workers", "0", "--loop.warmup", "2", "--threads", "1"]
+    often = ["--loop.log-every", "2", "--loop.eval-every", "0", "--loop.save-every", "3", "--loop.steps", str(steps)]
+    return ["--data", str(data), "--out", str(out), *small, *often, *more]
+
+
+def weights(run: Path, kind: str = "network") -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.latest(run) / f"{kind}.safetensors")
+
+
+def test_samples_are_a_function_of_their_number(toy: Path) -> None:
+    one, two = (Mixture([toy], [1.0], 20, (64, 96), AugmentConfig(), seed=3) for _ in range(2))
+    for n in (7, 0, 19):  # in any order, as workers ask for them
+        a, b = one[n], two[n]
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        np.testing.assert_array_equal(a.masks["scene"], b.masks["scene"])
+    other = Mixture([toy], [1.0], 20, (64, 96), AugmentConfig(), seed=4)
+    assert any((one[n].image != other[n].image).any() for n in range(4))
+
+
+def test_every_image_comes_once_before_any_comes_again(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixture = Mixture([toy, toy], [3.0, 1.0], 400, (64, 96), AugmentConfig(), seed=0)
+    seen: list[tuple[int, str]] = []
+    monkeypatch.setattr(mixture, "example", lambda dataset, sample, seed: seen.append((dataset, sample.image.name)))
+    for n in range(400):
+        mixture[n]
+    first = [name for dataset, name in seen if dataset == 0]
+    for epoch in range(4):
+        assert len(set(first[6 * epoch : 6 * epoch + 6])) == 6
+    assert 0.68 < len(first) / 400 < 0.82, "drawn in proportion to the weights"
+
+
+def test_augmentation_keeps_boxes_and_masks_on_their_objects(toy: Path) -> None:
+    mixture = Mixture([toy], [1.0], 60, (64, 96), AugmentConfig(colour=0, degrade=0, weather=0), seed=1)
+    found = 0
+    for n in range(60):
+        e = mixture[n]
+        for box, member in zip(e.boxes, e.members, strict=True):
+            x, y = int((box[0] + box[2]) / 2), int((box[1] + box[3]) / 2)
+            r, g, _ = e.image[y, x].astype(int)
+            vehicle = bool(member[2])
+            covered = not vehicle and r > g  # the vehicle may stand before the person, never the reverse
+            assert covered or (r > g) == vehicle or g > r
+            found += 1
+        blue = e.image[..., 2].astype(int) - e.image[..., 0] > 80
+        assert (e.masks["scene"][blue] == 1).sum() >= 0.95 * blue.sum()
+    assert found > 20
+
+
+def test_collate_pads_boxes_and_marks_missing_masks(toy: Path) -> None:
+    mixture = Mixture([toy], [1.0], 6, (64, 96), AugmentConfig(), seed=0)
+    examples = [mixture[n] for n in range(6)]
+    batch = Collate((*mixture.heads, "other"), 10)(examples)
+    assert batch.image.shape == (6, 64, 96, 3) and batch.masks["other"].eq(255).all()
+    for b, e in enumerate(examples):
+        assert int(batch.boxes.members[b].any(-1).sum()) == len(e.boxes)
+
+
+def test_resume_gives_the_weights_of_an_uninterrupted_run(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = ["--drop-path", "0.3"]  # randomness inside the network must be repeated too
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train.main(options(toy, whole, 6, *drop)) == 0
+
+    save = checkpoint.save
+
+    def save_and_stop(*args: object) -> None:
+        save(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_stop)
+        assert train.main(options(toy, cut, 6, *drop)) == 130
+    assert checkpoint.latest(cut).name == "step_000003"
+    assert train.main(["--out", str(cut), "--resume"]) == 0
+    for kind in ("network", "ema", "optimizer"):
+        a, b = weights(cut, kind), weights(whole, kind)
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(toy: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train.main(options(toy, whole, 8)) == 0
+    command = [sys.executable, "-m", "perception.train", *options(toy, killed, 8)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any(killed.glob("step_*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.latest(killed).name in ("step_000003", "step_000006", "step_000008")
+    assert train.main(["--out", str(killed), "--resume"]) == 0
+    for kind in ("network", "ema"):
+        a, b = weights(killed, kind), weights(whole, kind)
+        assert all(torch.equal(a[name], b[name]) for name in b)
+    logged = [json.loads(line) for line in (killed / "metrics.jsonl").read_text().splitlines()]
+    assert logged[-1]["step"] == 8 and "toy" in logged[-1]["evaluation"]
+
+
+def test_a_few_images_can_be_learned_by_heart(toy: Path, tmp_path: Path) -> None:
+    fast = ["--loop.lr", "3e-3", "--loop.ema", "0.9", "--loop.warmup", "5", "--loop.batch-size", "4", *PLAIN]
+    assert train.main(options(toy, tmp_path / "run", 60, *fast, "--loop.save-every", "60")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if "loss/scene" in line]
+    assert losses[-1]["loss/scene"] < 0.3 * losses[0]["loss/scene"]
+    assert losses[-1]["loss/boxes"] < 0.8 * losses[0]["loss/boxes"]
+    assert lines[-1]["evaluation"]["toy"]["masks"]["drive"]["mIoU"] > 0.8
+
+
+def test_a_run_starts_another_at_another_size(toy: Path, tmp_path: Path) -> None:
+    assert train.main(options(toy, tmp_path / "small", 2)) == 0
+    bigger = ["--init", str(tmp_path / "small"), "--hw", "96", "128", "--loop.lr", "0"]
+    assert train.main([*options(toy, tmp_path / "big", 1), *bigger]) == 0
+    a, b = weights(tmp_path / "small", "ema"), weights(tmp_path / "big")
+    name = "pyramid.tokens.vit.blocks.5.mlp.fc1.weight"
+    torch.testing.assert_close(a[name], b[name])
+    assert b["pyramid.tokens.vit.pos_embed"].shape == (1, 1 + 6 * 8, 192)
+
+
+def test_own_label_space(toy: Path, tmp_path: Path) -> None:
+    assert train.main([*options(toy, tmp_path / "own", 2), "--own-labels"]) == 0
+    network, _ = checkpoint.load_network(tmp_path / "own")
+    assert network.config.box_classes == ("vehicle", "person") and network.config.heads == {"seg": ("road", "sky")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "run"], "--data"),
+        (["--out", "run", "--resume"], "holds no checkpoint"),
+        (["--out", "run", "--data", "nowhere"], "nowhere"),
+        (["--out", "run", "--data", "toy", "--hw", "100", "100"], "multiple of 32"),
+        (["--out", "run", "--data", "toy", "--heads", "lanes"], "unknown head"),
+        (["--out", "run", "--data", "toy", "--vit", "resnet18"], "not a plain Vision Transformer"),
+        (["--out", "run", "--data", "toy", "--init", "weights.pth"], "no weight file"),
+        (["--out", "run", "--data", "toy", "toy", "--own-labels"], "one dataset"),
+        (["--out", "run", "--data", "toy", "--loop.precision", "fp8"], "precision must be"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    arguments: list[str], words: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy").symlink_to(toy)
+    assert train.main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert words in error[-1] and error[-1].startswith("error: ")
+    assert not any((tmp_path / "run").glob("step_*"))
+
+
+def test_a_run_is_not_overwritten(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run" / "step_000001").mkdir(parents=True)
+    assert train.main(options(toy, tmp_path / "run", 2)) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_learning_rate_warms_up_then_falls_as_a_cosine() -> None:
+    rates = [learning_rate(step, 1000, 100) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01) and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (99, 100)
+    assert rates[550] == pytest.approx(0.02 + 0.98 / 2, abs=0.01) and rates[-1] == pytest.approx(0.02, abs=1e-4)
+    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+
+
+def test_layer_decay_and_weight_decay_groups() -> None:
+    from perception.network.network import Network, NetworkConfig
+
+    network = Network(NetworkConfig(hw=(64, 96), width=16))
+    groups = parameter_groups(network, 1.0, 0.05, 0.5, 0.1)
+    by_name = {name: group for group in groups for name in group["names"]}  # type: ignore[attr-defined]
+    assert by_name["pyramid.tokens.vit.blocks.11.mlp.fc1.weight"]["lr"] == 1.0
+    assert by_name["pyramid.tokens.vit.blocks.9.mlp.fc1.weight"]["lr"] == 0.25
+    assert by_name["pyramid.tokens.vit.pos_embed"]["lr"] == 0.5**12
+    assert by_name["pyramid.tokens.vit.pos_embed"]["weight_decay"] == 0.0
+    assert by_name["pyramid.detail.cnn.conv_stem.weight"]["lr"] == 0.1
+    assert by_name["masks.scene.1.bias"]["weight_decay"] == 0.0
+    assert len(by_name) == sum(1 for _ in network.parameters())
+
+
+def test_average_follows_the_network() -> None:
+    layer = torch.nn.Linear(2, 2)
+    ema = Ema(layer, decay=0.5)
+    before = ema.state["weight"].clone()
+    with torch.no_grad():
+        layer.weight += 1.0
+    ema.update(layer, step=10_000)
+    torch.testing.assert_close(ema.state["weight"], before + 0.5)
