@@ -8,42 +8,22 @@ Legend: H, W = the frame; h, w = the small tint.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from perception.labels import IGNORE
+from perception.colours import BOX_COLOURS, MAP_COLOURS, Colour, colour_map, colour_of, rgb
 from perception.structures import Result, Track, require_bgr
 
-__all__ = ["OverlayStyle", "colour_map", "colour_of", "draw", "legend", "status_bar"]
+__all__ = ["OverlayStyle", "draw", "status_bar"]
 
-Colour = tuple[int, int, int]  # B, G, R
 Box = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
 
 
-def _rgb(code: int) -> Colour:
-    return code & 255, code >> 8 & 255, code >> 16
-
-
-BOX_COLOURS: dict[str, Colour] = {  # bright enough for a night drive, and apart from each other
-    "car": _rgb(0x4FC3F7), "truck": _rgb(0x7C9CFF), "bus": _rgb(0xB388FF), "train": _rgb(0xD7A6FF),
-    "pedestrian": _rgb(0xFF6B6B), "person": _rgb(0xFF6B6B), "rider": _rgb(0xFF8FA3),
-    "motorcycle": _rgb(0xFF9F43), "bicycle": _rgb(0xFFC36B),
-    "traffic light": _rgb(0xFFE066), "traffic sign": _rgb(0xF2F27A),
-}  # fmt: skip
-MAP_COLOURS: dict[str, Colour] = {  # as Cityscapes paints its classes, and ours of the drive head
-    "road": _rgb(0x804080), "sidewalk": _rgb(0xF423E8), "building": _rgb(0x464646), "wall": _rgb(0x66669C),
-    "fence": _rgb(0xBE9999), "pole": _rgb(0x999999), "traffic light": _rgb(0xFAAA1E), "traffic sign": _rgb(0xDCDC00),
-    "vegetation": _rgb(0x6B8E23), "terrain": _rgb(0x98FB98), "sky": _rgb(0x4682B4), "person": _rgb(0xDC143C),
-    "rider": _rgb(0xFF0000), "car": _rgb(0x00008E), "truck": _rgb(0x000046), "bus": _rgb(0x003C64),
-    "train": _rgb(0x005064), "motorcycle": _rgb(0x0000E6), "bicycle": _rgb(0x770B20),
-    "lane marking": _rgb(0xFFFFFF), "drivable": _rgb(0x1FE0B4), "background": _rgb(0x1E2226),
-}  # fmt: skip
-ROAD, LANE = MAP_COLOURS["drivable"], _rgb(0xFFE14D)
-WHITE, GREY, DARK = _rgb(0xFFFFFF), _rgb(0xA9B4BE), _rgb(0x12161A)
+ROAD, LANE = MAP_COLOURS["drivable"], rgb(0xFFE14D)
+WHITE, GREY, DARK = rgb(0xFFFFFF), rgb(0xA9B4BE), rgb(0x12161A)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TINT_WIDTH = 480  # pixels; the class maps come from a model about as wide
 SOFT_EDGE = np.interp(np.arange(256), [60, 170], [0, 255]).astype(np.uint8)  # a blurred edge, steeper again
@@ -126,37 +106,6 @@ def status_bar(
         )
         if value is not None
     }
-
-
-def colour_of(name: str, palette: Mapping[str, Colour] = MAP_COLOURS) -> Colour:
-    """BGR of a class; a name that the palette lacks has a colour made from the name, the same in every run."""
-    if name in palette:
-        return palette[name]
-    hue = zlib.crc32(name.encode()) % 180
-    b, g, r = cv2.cvtColor(np.array([[[hue, 150, 235]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
-    return b, g, r
-
-
-def colour_map(class_map: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """(H, W) uint8 of class ids -> (H, W, 3) uint8 BGR; ids without a name (255 = not labelled) are black."""
-    if class_map.ndim != 2 or class_map.dtype != np.uint8:
-        raise ValueError(f"expected a class map (H, W) uint8, but got {class_map.shape} {class_map.dtype}")
-    table = np.zeros((256, 1, 3), np.uint8)
-    for i, name in enumerate(names[:IGNORE]):
-        table[i, 0] = colour_of(name)
-    return np.asarray(cv2.applyColorMap(np.ascontiguousarray(class_map), table), np.uint8)
-
-
-def legend(names: Sequence[str], palette: Mapping[str, Colour] = MAP_COLOURS, row_px: int = 24) -> np.ndarray:
-    """One row for each class, a colour and the name: (row_px * len(names), W, 3) uint8 BGR, for pictures in docs."""
-    scale = row_px / 48
-    width = max((cv2.getTextSize(name, FONT, scale, 1)[0][0] for name in names), default=0)
-    image = np.full((row_px * max(len(names), 1), width + 2 * row_px, 3), DARK, np.uint8)
-    for i, name in enumerate(names):
-        top, pad = i * row_px, row_px // 5
-        _fill_pill(image, (pad, top + pad, row_px, top + row_px - pad), colour_of(name, palette))
-        cv2.putText(image, name, (row_px + 2 * pad, top + row_px * 2 // 3), FONT, scale, WHITE, 1, cv2.LINE_AA)
-    return image
 
 
 # the tint. A layer is (ink, veil), both (h, w, 3) uint8: what lies below shines through as below * veil / 255 + ink

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import zlib
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 import pytest
 
+from perception.colours import BOX_COLOURS, MAP_COLOURS, colour_map
 from perception.labels import BOX_CLASSES, DRIVE_CLASSES, HEADS, SCENE_CLASSES
-from perception.overlay import (
-    BOX_COLOURS,
-    LANE,
-    MAP_COLOURS,
-    ROAD,
-    OverlayStyle,
-    colour_map,
-    colour_of,
-    draw,
-    legend,
-    status_bar,
-)
+from perception.overlay import LANE, ROAD, OverlayStyle, draw, status_bar
 from perception.structures import Detections, Result, Track
 
 CAR = BOX_CLASSES.index("car")
@@ -238,43 +224,26 @@ def test_wrong_images_are_refused() -> None:
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ValueError, match="expected an image"):
             draw(wrong, Result(Detections.empty(), {}))
-    with pytest.raises(ValueError, match="expected a class map"):
-        colour_map(np.zeros((4, 4), np.int64), DRIVE_CLASSES)
 
 
-def test_unknown_classes_have_stable_colours() -> None:
-    script = "from perception.overlay import colour_of; print(colour_of('tuk-tuk'))"
-    again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert again.strip() == str(colour_of("tuk-tuk"))
-    assert len({colour_of(f"class {i}") for i in range(20)}) > 10
-    assert zlib.crc32(b"tuk-tuk") % 180 == pytest.approx(_hue(colour_of("tuk-tuk")), abs=2)
+def test_a_class_without_a_name_is_drawn_all_the_same() -> None:
     image = grey((540, 960))
     assert changed(image, draw(image, result((540, 960), {}, one((10, 100, 90, 200), class_id=77)))).any()
 
 
-def _hue(colour: tuple[int, int, int]) -> int:
-    return int(cv2.cvtColor(np.array([[colour]], np.uint8), cv2.COLOR_BGR2HSV)[0, 0, 0])
+def test_labels_of_far_objects_make_room_for_near_ones() -> None:
+    image, nothing = grey((540, 960)), result((540, 960), {})
+    near, far = track((400, 300, 520, 420)), track((410, 301, 530, 405), id=13)
+    alone, both = draw(image, nothing, [near]), draw(image, nothing, [far, near])
+    label = np.s_[284:297, 402:450]
+    assert changed(image, alone)[label].all()
+    np.testing.assert_array_equal(both[label], alone[label])
+    assert changed(image, both)[406:440, 410:480].sum() > changed(image, alone)[406:440, 410:480].sum() + 300
 
 
-def test_every_class_of_ours_has_a_colour_apart_from_the_others() -> None:
-    for names, palette in ((BOX_CLASSES, BOX_COLOURS), (SCENE_CLASSES, MAP_COLOURS), (DRIVE_CLASSES, MAP_COLOURS)):
-        assert set(names) <= set(palette)
-        assert len({palette[name] for name in names}) == len(names)
-    assert MAP_COLOURS["car"] == (142, 0, 0)  # Cityscapes: RGB (0, 0, 142)
-
-
-def test_colour_map_against_the_plain_loop() -> None:
-    class_map = np.random.default_rng(2).integers(0, 256, (31, 17), np.uint8)
-    names = (*SCENE_CLASSES, "tuk-tuk")
-    coloured = colour_map(class_map, names)
-    for y, x in np.ndindex(class_map.shape):
-        i = class_map[y, x]
-        assert tuple(coloured[y, x]) == (colour_of(names[i]) if i < len(names) else (0, 0, 0))
-
-
-def test_legend_has_a_row_for_each_class() -> None:
-    image = legend(SCENE_CLASSES, row_px=20)
-    assert image.shape[0] == 20 * len(SCENE_CLASSES)
-    for i, name in enumerate(SCENE_CLASSES):
-        assert tuple(image[20 * i + 10, 10]) == MAP_COLOURS[name]
-    assert legend(()).size > 0
+def test_a_narrow_frame_leaves_out_what_does_not_fit() -> None:
+    image, nothing = grey((480, 300)), result((480, 300), {})
+    short = {"fps": "30.0", "p50": "9 ms"}
+    bar = draw(image, nothing, status=short)
+    np.testing.assert_array_equal(draw(image, nothing, status=short | {"on": "a" * 60, "frame": "1"}), bar)
+    assert (bar != draw(image, nothing, status={"fps": "30.0"})).any()

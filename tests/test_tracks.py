@@ -251,6 +251,15 @@ def test_one_object_reported_as_two_classes_is_one_track() -> None:
     assert [track.class_id for track in tracks] == [TRUCK] and len(tracker) == 1
 
 
+def test_the_same_class_is_preferred_to_a_confusable_one() -> None:
+    tracker = Tracker()
+    time_s = confirmed(tracker, (300, 300, 80, 60))
+    pair = seen((291, 300, 80, 60), (310, 300, 80, 60), classes=(TRUCK, CAR))  # the truck overlaps a little more
+    for i in (1, 2):
+        tracks = tracker.update(pair, time_s + i / 10, HW)
+    assert [(track.id, track.class_id) for track in tracks] == [(1, CAR), (2, TRUCK)]
+
+
 def test_classes_that_nothing_confuses_never_share_a_track() -> None:
     tracker = Tracker()
     time_s = confirmed(tracker, (300, 300, 80, 60))
