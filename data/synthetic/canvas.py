@@ -13,7 +13,7 @@ import numpy as np
 
 from perception.labels import IGNORE, SCENE_CLASSES
 
-__all__ = ["FIRST_OBJECT", "SCENE", "Canvas", "Seen", "Sprite", "make_sprite"]
+__all__ = ["FIRST_OBJECT", "SCENE", "SHIFT", "Canvas", "Seen", "Sprite", "make_sprite"]
 
 SCENE = {name: index for index, name in enumerate(SCENE_CLASSES)} | {"ignore": IGNORE}
 FIRST_OBJECT = 256
@@ -126,16 +126,16 @@ class Canvas:
         if owner is not None:
             np.copyto(self.owner[top:bottom, left:right], owner, where=patch[..., 3] > 110)
 
-    def glow(self, u: float, v: float, radius_px: float, colour: np.ndarray) -> None:
+    def glow(self, u: float, v: float, radius_u: float, radius_v: float, colour: np.ndarray) -> None:
         """Add a soft light (3,) around a point."""
-        if (where := self.window(u - radius_px, v - radius_px, u + radius_px, v + radius_px)) is None:
+        if (where := self.window(u - radius_u, v - radius_v, u + radius_u, v + radius_v)) is None:
             return
         left, top, right, bottom = where
-        scale = len(GLOW) / (2 * radius_px)
+        su, sv = len(GLOW) / (2 * radius_u), len(GLOW) / (2 * radius_v)
         matrix = np.array(
-            [[scale, 0, (left + 0.5 - u + radius_px) * scale - 0.5], [0, scale, (top + 0.5 - v + radius_px) * scale - 0.5]],
+            [[su, 0, (left + 0.5 - u + radius_u) * su - 0.5], [0, sv, (top + 0.5 - v + radius_v) * sv - 0.5]],
             np.float32,
-        )  # fmt: skip
+        )
         patch = cv2.warpAffine(
             GLOW, matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )

@@ -105,7 +105,9 @@ class Drive:
             y = h * (1 - rise * (1 - (2 * np.abs(x - 0.5)) ** 2.6 * 0.55))
             outline = np.concatenate([np.stack([x * w, y], 1), [[1.08 * w, h + 2], [-0.08 * w, h + 2]]])
             shine = (0.75 - 0.10 * layer) if layer else 0.5
-            colour = np.clip(self.bonnet_paint * self.look.ambient * (1.3 - 0.1 * layer) + self.look.sky_low * 0.22 * shine, 0, 255)
+            colour = np.clip(
+                self.bonnet_paint * self.look.ambient * (1.3 - 0.1 * layer) + self.look.sky_low * 0.22 * shine, 0, 255
+            )
             canvas.polygon(outline, tuple(colour.tolist()), IGNORE if not layer else None)
 
     def _truth(self, canvas: Canvas, t: float) -> SyntheticFrame:
@@ -117,9 +119,10 @@ class Drive:
         scene = scene_of[canvas.owner].astype(np.uint8)
         drive_of = np.zeros(256, np.uint8)
         drive_of[SCENE["road"]], drive_of[SCENE["lane marking"]], drive_of[IGNORE] = 1, 2, IGNORE
-        shown = np.bincount(canvas.owner.ravel(), minlength=FIRST_OBJECT + count)[FIRST_OBJECT:]
+        ids = [0, FIRST_OBJECT + max(count, 1)]
+        shown = cv2.calcHist([canvas.owner], [0], None, [ids[1]], ids).ravel()[FIRST_OBJECT:]
         rows, regions = [], []
-        for seen, pixels in zip(canvas.seen, shown.tolist(), strict=True):
+        for seen, pixels in zip(canvas.seen, shown.tolist(), strict=False):
             box = [max(seen.box[0], 0.0), max(seen.box[1], 0.0), min(seen.box[2], float(w)), min(seen.box[3], float(h))]
             if not pixels or box[2] <= box[0] or box[3] <= box[1]:
                 continue

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from data.synthetic.camera import NEAR_M, View
-from data.synthetic.canvas import SCENE, Canvas
+from data.synthetic.canvas import SCENE, SHIFT, Canvas
 from data.synthetic.dice import Dice
-from data.synthetic.light import Look
+from data.synthetic.light import BEAM, Look
 
 __all__ = ["Facade", "draw_face", "make_facade", "make_fence"]
 
@@ -67,7 +67,12 @@ def make_facade(seed: int, length_m: float, height_m: float, lights: float, shop
             half = w / bays * 0.5 if ribbon else ww * px / 2
             x1, x2, y1, y2 = int(cx - half), int(cx + half), int(base - wh * px), int(base)
             if floor == 0 and shop:
-                x1, x2, y1, y2 = int(cx - w / bays * 0.44), int(cx + w / bays * 0.44), int(h - 2.6 * px), int(h - 0.3 * px)
+                x1, x2, y1, y2 = (
+                    int(cx - w / bays * 0.44),
+                    int(cx + w / bays * 0.44),
+                    int(h - 2.6 * px),
+                    int(h - 0.3 * px),
+                )
             if y1 < 1 or x2 <= x1:
                 continue
             image[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = frame
@@ -118,7 +123,9 @@ def make_fence(seed: int, kind: str) -> Facade:
     elif kind == "wall":
         scene = SCENE["wall"]
         image[:] = dice.choice(((150, 156, 160), (100, 120, 160), (125, 140, 150)))
-        image += cv2.resize(rng.standard_normal((6, 24), np.float32), (w, h), interpolation=cv2.INTER_CUBIC)[..., None] * 8
+        image += (
+            cv2.resize(rng.standard_normal((6, 24), np.float32), (w, h), interpolation=cv2.INTER_CUBIC)[..., None] * 8
+        )
         image[:, ::48] *= 0.75
         image[:3] *= 1.12
     elif kind == "picket":
@@ -170,32 +177,43 @@ def draw_face(
         or facade.levels[index].shape[1] * abs(tb - ta) > 4 * (low[1, 0] - low[0, 0])
     ):
         index += 1
-    pixels = facade.levels[index]
+    pixels = _lit(facade, index, look, (za, zb), (xa, xb), direct)
     h, w = pixels.shape[:2]
-    t = (np.arange(w, dtype=np.float32) + 0.5) / w
-    depth = np.maximum(za + (zb - za) * t, near)
-    across = xa + (xb - xa) * t
-    clear = look.clear(depth)
-    light = (look.ambient + look.sun * direct) + (look.beam(across, depth)[:, None] * np.array([0.85, 0.97, 1.0]))
-    gain = np.clip(light * clear[:, None] * 100, 0, 255).astype(np.uint8)
-    pixels = cv2.multiply(pixels, np.ascontiguousarray(np.broadcast_to(gain, pixels.shape)), scale=1 / 100)
-    veil = np.clip(look.fog * (1 - clear[:, None]), 0, 255).astype(np.uint8)
-    pixels = cv2.add(pixels, np.ascontiguousarray(np.broadcast_to(veil, pixels.shape)))
-    if facade.glow:
-        mean_clear = float(clear.mean())
-        pixels = cv2.addWeighted(pixels, 1, facade.glow[index], mean_clear, 0)
     source = np.array([[ta * w, 0], [tb * w, 0], [tb * w, h], [ta * w, h]], np.float32)
     corners = np.array([high[0], high[1], low[1], low[0]], np.float32)
-    matrix = cv2.getPerspectiveTransform(source - 0.5, (corners - (left, top) - 0.5).astype(np.float32))
-    size = (right - left, bottom - top)
-    patch = cv2.warpPerspective(pixels, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    mask = np.zeros((size[1], size[0]), np.uint8)
-    cv2.fillConvexPoly(mask, np.round((corners - (left, top) - 0.5) * 16).astype(np.int32), (255,), cv2.LINE_8, 4)
+    matrix = cv2.getPerspectiveTransform(source - 0.5, corners - np.array([left, top], np.float32) - 0.5)
+    patch = cv2.warpPerspective(pixels, matrix, (right - left, bottom - top), borderMode=cv2.BORDER_REPLICATE)
+    mask = np.zeros(patch.shape[:2], np.uint8)
+    cv2.fillConvexPoly(mask, canvas.fixed(corners - np.array([left, top], np.float32)), (1,), cv2.LINE_8, SHIFT)
     if facade.solid:
-        mask &= cv2.warpPerspective(facade.solid[index], matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        np.copyto(canvas.owner[top:bottom, left:right], facade.scene, where=mask > 100)
-        inside = (mask > 100)
+        solid = cv2.warpPerspective(facade.solid[index], matrix, patch.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        mask &= cv2.compare(solid, 100, cv2.CMP_GT)
+        np.copyto(canvas.owner[top:bottom, left:right], facade.scene, where=mask.view(bool))
     else:
-        inside = mask > 0
-        np.copyto(canvas.owner[top:bottom, left:right], facade.scene, where=inside)
-    cv2.copyTo(patch, inside.view(np.uint8), canvas.image[top:bottom, left:right])
+        canvas.own_fixed(canvas.fixed(corners), facade.scene)
+    cv2.copyTo(patch, mask, canvas.image[top:bottom, left:right])
+
+
+def _lit(
+    facade: Facade, index: int, look: Look, z: tuple[float, float], x: tuple[float, float], direct: float
+) -> np.ndarray:
+    """A level of the face's picture under the light and the distance of its two ends."""
+    pixels = facade.levels[index]
+    near, far = (look.clear(max(end, 1.0)) for end in z)
+    base = look.ambient + look.sun * direct
+    if abs(near - far) < 0.08 and not look.headlights > 0.2:  # alike everywhere
+        clear = (near + far) / 2
+        table = np.arange(256, dtype=np.float32)[:, None] * (base * clear) + look.fog * (1 - clear)
+        pixels = cv2.LUT(pixels, np.minimum(table, 255).astype(np.uint8)[None])
+    else:
+        w = pixels.shape[1]
+        t = (np.arange(w, dtype=np.float32) + 0.5) / w
+        depth = np.maximum(z[0] + (z[1] - z[0]) * t, 1.0)
+        fade = look.clear_many(depth)[:, None]
+        light = base + look.beam_many(x[0] + (x[1] - x[0]) * t, depth)[:, None] * BEAM
+        gain, veil = np.minimum(light * fade * 100, 255)[None], (look.fog * (1 - fade))[None]
+        pixels = cv2.multiply(pixels, cv2.resize(gain.astype(np.uint8), pixels.shape[1::-1]), scale=1 / 100)
+        pixels = cv2.add(pixels, cv2.resize(veil.astype(np.uint8), pixels.shape[1::-1]))
+    if facade.glow:
+        pixels = cv2.addWeighted(pixels, 1, facade.glow[index], (near + far) / 2, 0)
+    return pixels

@@ -12,7 +12,7 @@ import numpy as np
 from data.synthetic.camera import View
 from data.synthetic.canvas import SCENE, Canvas
 from data.synthetic.dice import Dice
-from data.synthetic.light import Look
+from data.synthetic.light import BEAM, Look
 from data.synthetic.road import TILE_M, Road
 
 __all__ = ["Ground"]
@@ -113,7 +113,7 @@ class Ground:
             else:
                 a, b = sorted((self._col(edge), self._col(edge + side * 0.7)))
                 gravel = np.array([118, 128, 138]) + rng.standard_normal((self.rows, b - a, 1)) * 14
-                ramp = np.linspace(1, 0, b - a)[:: side, None] * 0.8
+                ramp = np.linspace(1, 0, b - a)[::side, None] * 0.8
                 image[:, a:b] = image[:, a:b] * (1 - ramp) + gravel * ramp
         if road.median_m:
             a, b = self._col(-road.median_m + 0.35), self._col(road.median_m - 0.35)
@@ -243,17 +243,13 @@ class Ground:
         """Light and distance, in place."""
         look = self.look
         base = look.ambient + look.sun * max(float(look.sun_dir[1]), 0.15)
-        clear = look.clear(z)[:, None]
+        clear = look.clear_many(z)[:, None]  # (R, 1)
+        light = np.broadcast_to(base * clear, (len(z), 3))[:, None]  # (R, 1, 3)
         if look.headlights > 0.2:
-            small = x[:, ::4]
-            beam = look.beam(small, np.broadcast_to(z[:, None], small.shape))
-            beam = cv2.resize(beam, (x.shape[1], x.shape[0]), interpolation=cv2.INTER_LINEAR)
-            gain = (beam[..., None] * np.array([0.85, 0.97, 1.0], np.float32) + base) * clear[..., None]
-            lit = image * gain.astype(np.float32)
-            lit += (look.fog * (1 - clear))[:, None]
-            np.copyto(image, np.minimum(lit, 255), casting="unsafe")
-            return
-        gain8 = np.broadcast_to((base * clear * 128)[:, None], image.shape)
-        cv2.multiply(image, np.clip(gain8, 0, 255).astype(np.uint8), dst=image, scale=1 / 128)
-        veil = np.broadcast_to((look.fog * (1 - clear))[:, None], image.shape)
-        cv2.add(image, veil.astype(np.uint8), dst=image)
+            coarse = x[:, ::4]
+            beam = look.beam_many(coarse, np.broadcast_to(z[:, None], coarse.shape)) * clear
+            light = light + beam[..., None] * BEAM
+        gain = (np.minimum(light, 2) * 127.5).astype(np.uint8)
+        cv2.multiply(image, cv2.resize(gain, image.shape[1::-1]), dst=image, scale=1 / 127.5)
+        veil = (look.fog * (1 - clear))[:, None].astype(np.uint8)
+        cv2.add(image, cv2.resize(veil, image.shape[1::-1], interpolation=cv2.INTER_NEAREST), dst=image)

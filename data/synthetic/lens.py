@@ -22,7 +22,9 @@ class Lens:
         rng = dice.generator()
         h, w = hw
         self.hw, self.look = hw, look
-        strength = {"night": 5.0, "dusk": 3.2, "rain": 2.6, "fog": 2.2}.get(look.condition, 1.8) * dice.uniform(0.5, 1.5)
+        strength = {"night": 5.0, "dusk": 3.2, "rain": 2.6, "fog": 2.2}.get(look.condition, 1.8) * dice.uniform(
+            0.5, 1.5
+        )
         grain = rng.normal(0, strength, (h + 64, w + 64, 1)) + rng.normal(0, strength * 0.5, (h + 64, w + 64, 3))
         self.noise = np.clip(grain + 128, 0, 255).astype(np.uint8)
         y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
@@ -42,7 +44,14 @@ class Lens:
         image = np.zeros((h, w), np.uint8)
         for _ in range(int(h * w / 900)):
             x, y, length = rng.uniform(0, w), rng.uniform(0, h), rng.uniform(0.02, 0.09) * h
-            cv2.line(image, (int(x), int(y)), (int(x + 0.12 * length), int(y + length)), int(rng.uniform(14, 60)), 1, cv2.LINE_AA)
+            cv2.line(
+                image,
+                (int(x), int(y)),
+                (int(x + 0.12 * length), int(y + length)),
+                int(rng.uniform(14, 60)),
+                1,
+                cv2.LINE_AA,
+            )
         return np.repeat(cv2.GaussianBlur(image, (3, 3), 0)[..., None], 3, 2)
 
     def expose(self, canvas: Canvas, horizon: float, frame: int, seed: int) -> None:
@@ -52,7 +61,9 @@ class Lens:
         if self.look.wet > 0.2:
             self._reflect(canvas, horizon)
         if self.look.lights > 0.4:
-            small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(self.hw) >= 16 else image
+            small = (
+                cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(self.hw) >= 16 else image
+            )
             bright = cv2.GaussianBlur(cv2.subtract(small, np.full_like(small, 170)), (0, 0), 4)
             cv2.add(image, cv2.resize(bright, (self.hw[1], self.hw[0])), dst=image)
         if self.rain:
@@ -73,7 +84,9 @@ class Lens:
         depth = min(row, h - row)
         if depth < 2:
             return
-        small = cv2.resize(canvas.image[row - depth : row], (max(w // 4, 1), max(depth // 2, 1)), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            canvas.image[row - depth : row], (max(w // 4, 1), max(depth // 2, 1)), interpolation=cv2.INTER_AREA
+        )
         mirror = cv2.blur(small[::-1], (3, max(depth // 10, 1)))
         mirror = cv2.resize(mirror, (w, depth))
         area = canvas.image[row : row + depth]

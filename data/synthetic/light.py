@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,10 +11,11 @@ import numpy as np
 
 from data.synthetic.dice import Dice
 
-__all__ = ["CONDITIONS", "Condition", "Look", "make_look"]
+__all__ = ["BEAM", "CONDITIONS", "Condition", "Look", "make_look"]
 
 Condition = Literal["day", "dusk", "night", "rain", "fog", "any"]
 CONDITIONS: tuple[Condition, ...] = tuple(name for name in get_args(Condition) if name != "any")
+BEAM = np.array([0.85, 0.97, 1.0], np.float32)  # colour of headlights
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,40 @@ class Look:
     lights: float  # how bright lamps glow, 0 to 1
     wet: float  # 0 dry to 1
 
-    def clear(self, z: float | np.ndarray) -> np.ndarray:
+    def clear(self, z: float) -> float:
         """Part of the light that reaches the camera from depth z."""
-        return np.exp(-np.asarray(z, np.float32) / self.fog_m)
+        return math.exp(-z / self.fog_m)
 
-    def beam(self, x: float | np.ndarray, z: float | np.ndarray) -> np.ndarray:
+    def beam(self, x: float, z: float) -> float:
         """Light of the ego's headlights at (x, z) of camera space."""
+        if not self.headlights or z <= 0:
+            return 0.0
+        return self.headlights * 1.25 * min(z / 7, 1) * math.exp(-z / 32 - (x / (1.6 + 0.16 * z)) ** 2)
+
+    def clear_many(self, z: np.ndarray) -> np.ndarray:
+        """`clear` at many depths."""
+        return np.exp(z * np.float32(-1 / self.fog_m))
+
+    def beam_many(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """`beam` at many places."""
         if not self.headlights:
-            return np.zeros_like(np.asarray(z, np.float32))
-        z = np.asarray(z, np.float32)
-        wide = 1.6 + 0.16 * z
-        reach = np.clip(z / 7, 0, 1) * np.exp(-z / 32)
-        return self.headlights * 1.25 * reach * np.exp(-((np.asarray(x, np.float32) / wide) ** 2))
+            return np.zeros_like(z)
+        reach = np.minimum(z / 7, 1) * np.exp(-z / 32 - np.square(x / (1.6 + 0.16 * z)))
+        return np.asarray(self.headlights * 1.25 * reach)
 
     def mix(self, colour: np.ndarray, light: np.ndarray | float, z: float) -> np.ndarray:
         """Colours (..., 3) under `light`, seen at depth z."""
-        t = float(self.clear(z))
-        return np.clip(colour * light * t + self.fog * (1 - t), 0, 255)
+        t = self.clear(z)
+        return np.minimum(colour * light * t + self.fog * (1 - t), 255)
 
     def light_at(self, x: float, z: float, direct: float = 0.5) -> np.ndarray:
         """(3,) light at a place, `direct` being the part of the sun that falls on the surface."""
-        return self.ambient + self.sun * direct + float(self.beam(x, z)) * np.array([0.85, 0.97, 1.0])
+        return self.ambient + self.sun * direct + BEAM * self.beam(x, z)
 
-    def plain(self, colour: tuple[float, float, float], x: float, z: float, direct: float = 0.5) -> tuple[float, ...]:
+    def plain(self, colour: Sequence[float], x: float, z: float, direct: float = 0.5) -> list[float]:
         """One colour as OpenCV's drawing functions want it."""
-        return tuple(self.mix(np.array(colour, np.float32), self.light_at(x, z, direct), z).tolist())
+        mixed: list[float] = self.mix(np.array(colour, np.float32), self.light_at(x, z, direct), z).tolist()
+        return mixed
 
 
 def make_look(seed: int, condition: Condition) -> Look:

@@ -6,11 +6,13 @@ import numpy as np
 
 from data.synthetic.camera import NEAR_M, View
 from data.synthetic.canvas import SCENE, Canvas
+from data.synthetic.draw_vehicle import draw_vehicle
 from data.synthetic.facades import draw_face, make_facade, make_fence
+from data.synthetic.figure import draw_figure
 from data.synthetic.light import Look
-from data.synthetic.people import bicycle, cyclist, draw_figure, motorcycle, pedestrian
+from data.synthetic.people import STEPS, bicycle, cyclist, motorcycle, motorcyclist, pedestrian
 from data.synthetic.sprites import make_sign, make_tree
-from data.synthetic.vehicles import draw_vehicle, make_vehicle
+from data.synthetic.vehicles import make_vehicle
 from data.synthetic.world import Thing, World
 from perception.labels import BOX_CLASSES
 
@@ -19,7 +21,16 @@ __all__ = ["paint"]
 BOX = {name: index for index, name in enumerate(BOX_CLASSES)}
 REACH = {"truck": 5.8, "bus": 6.4, "car": 2.8, "bicycle": 1.0, "cyclist": 1.0, "motorcycle": 1.2, "tree": 4.0, "lamp": 2.5,
          "light": 9.0, "gantry": 12.0}  # fmt: skip
-SMALLEST_M = {"pedestrian": 1.0, "cyclist": 1.0, "bicycle": 0.7, "motorcycle": 1.0, "sign": 0.7, "light": 1.0, "car": 1.0}
+SMALLEST_M = {
+    "pedestrian": 1.0,
+    "cyclist": 1.0,
+    "bicycle": 0.7,
+    "motorcycle": 1.0,
+    "sign": 0.7,
+    "light": 1.0,
+    "car": 1.0,
+}
+RIDER_ID = 10_000_000_000  # added to the track id of what is ridden
 STEEL = (118, 116, 114)
 Place = tuple[float, float, float, float]
 
@@ -72,7 +83,9 @@ def _building(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
     side = 1.0 if thing.d > 0 else -1.0
     house = thing.variant == "house"
     deep = 8.0
-    front = make_facade(thing.seed, round(thing.length, 1), round(thing.height, 1), look.lights, thing.variant == "shop")
+    front = make_facade(
+        thing.seed, round(thing.length, 1), round(thing.height, 1), look.lights, thing.variant == "shop"
+    )
     end = make_facade(thing.seed, deep, round(thing.height, 1), look.lights, False)
     s0, s1, d = thing.s, thing.s + thing.length, thing.d
     corners = view.place_many(np.array([s0, s1, s0, s1]), np.array([d, d, d + side * deep, d + side * deep]))[:, :3]
@@ -86,7 +99,15 @@ def _building(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
     draw_face(canvas, view, look, front, corners[[0, 1]], thing.height, along)
 
 
-def _roof(canvas: Canvas, view: View, look: Look, thing: Thing, corners: np.ndarray, side: float, colour: tuple[float, float, float]) -> None:
+def _roof(
+    canvas: Canvas,
+    view: View,
+    look: Look,
+    thing: Thing,
+    corners: np.ndarray,
+    side: float,
+    colour: tuple[float, float, float],
+) -> None:
     """The slope over the front and the gable over the end."""
     up = np.array([0, thing.height - 0.1, 0])
     ridge = (corners[:2] + corners[2:]) / 2 + up + (0, 2.4, 0)
@@ -95,7 +116,11 @@ def _roof(canvas: Canvas, view: View, look: Look, thing: Thing, corners: np.ndar
     quad = np.array([eaves[0], eaves[1], ridge[1], ridge[0]])
     z = float(corners[:, 2].mean())
     if gable[:, 2].min() > 1.0:
-        wall = tuple(look.mix(np.array([150, 160, 170.0]), look.light_at(float(corners[0, 0]), z, 0.4), float(corners[0, 2])).tolist())
+        wall = tuple(
+            look.mix(
+                np.array([150, 160, 170.0]), look.light_at(float(corners[0, 0]), z, 0.4), float(corners[0, 2])
+            ).tolist()
+        )
         canvas.polygon(view.project(gable), wall, SCENE["building"])
     if quad[:, 2].min() > 1.0:
         canvas.polygon(view.project(quad), look.plain(colour, float(corners[0, 0]), z, 0.7), SCENE["building"])
@@ -107,39 +132,54 @@ def _tree(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) ->
     high = view.f * thing.height / z
     wide = high * sprite.levels[0].shape[1] / sprite.levels[0].shape[0]
     u, v = view.project(np.array(place[:3]))
-    clear = float(look.clear(z))
+    clear = look.clear(z)
     if not look.sun.max() < 0.1 or look.condition == "rain":
         canvas.shade(view.project(_square(place, 0.22 * thing.height)), look.shadow * 0.6 * clear)
-    canvas.blit(sprite, (u - wide / 2, v - high, u + wide / 2, v), look.light_at(x, z, 0.75) * clear, look.fog * (1 - clear), SCENE["vegetation"])
+    canvas.blit(
+        sprite,
+        (u - wide / 2, v - high, u + wide / 2, v),
+        look.light_at(x, z, 0.75) * clear,
+        look.fog * (1 - clear),
+        SCENE["vegetation"],
+    )
 
 
 def _square(place: Place, half: float) -> np.ndarray:
     """(4, 3) corners of a square on the ground."""
     x, y, z, _ = place
     z = max(z, NEAR_M + half + 0.6)
-    return np.array([[x - half, y, z - half], [x + half, y, z - half], [x + half, y, z + half], [x - half, y, z + half]])
+    return np.array(
+        [[x - half, y, z - half], [x + half, y, z - half], [x + half, y, z + half], [x - half, y, z + half]]
+    )
 
 
 def _people(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
-    canvas.shade(view.project(_square(place, 0.38 if thing.kind == "pedestrian" else 0.7)), look.shadow * 0.8 * float(look.clear(place[2])))
+    canvas.shade(
+        view.project(_square(place, 0.38 if thing.kind == "pedestrian" else 0.7)),
+        look.shadow * 0.8 * look.clear(place[2]),
+    )
+    step = int(thing.phase * STEPS / (2 * np.pi)) % STEPS
     if thing.kind == "pedestrian":
-        figures = [("pedestrian", "person", pedestrian(thing.seed, thing.phase, thing.variant == "standing"))]
+        figures = [("pedestrian", pedestrian(thing.seed, step, thing.variant == "standing"))]
     elif thing.kind == "bicycle":
-        figures = [("bicycle", "bicycle", bicycle(thing.seed))]
+        figures = [("bicycle", bicycle(thing.seed))]
     elif thing.kind == "cyclist":
-        figures = [("bicycle", "bicycle", bicycle(thing.seed)), ("rider", "rider", cyclist(thing.seed, thing.phase))]
+        figures = [("bicycle", bicycle(thing.seed)), ("rider", cyclist(thing.seed, step))]
     else:
-        machine, rider = motorcycle(thing.seed)
-        figures = [("motorcycle", "motorcycle", machine), ("rider", "rider", rider)]
-        if abs(np.cos(thing.yaw) + 1) < 0.5:
-            figures = figures[::-1]
-    for name, scene, parts in figures:
-        owner = canvas.begin(thing.track_id + (10_000_000_000 if name == "rider" else 0), BOX[name], SCENE[scene])
-        canvas.end(owner, draw_figure(canvas, view, look, parts, place, thing.yaw, owner))
+        figures = [("motorcycle", motorcycle(thing.seed)), ("rider", motorcyclist(thing.seed))]
+        if np.cos(thing.yaw) < -0.5:
+            figures.reverse()
+    for name, figure in figures:
+        track_id = thing.track_id + RIDER_ID * (name == "rider")
+        owner = canvas.begin(track_id, BOX[name], SCENE["person" if name == "pedestrian" else name])
+        canvas.end(owner, draw_figure(canvas, view, look, figure, place, thing.yaw, owner))
     if thing.kind == "motorcycle" and look.lights > 0.2:
         back = np.cos(thing.yaw) > 0
         u, v = view.project(np.array([place[0], place[1] + (0.72 if back else 0.9), place[2]]))
-        canvas.glow(float(u), float(v), 0.5 * look.lights * view.f / place[2] + 1.5, np.array([30, 25, 235.0]) if back else np.array([225, 240, 250.0]))
+        radius = 0.5 * look.lights * view.f / place[2] + 1.5
+        canvas.glow(
+            float(u), float(v), radius, radius, np.array([30, 25, 235.0]) if back else np.array([225, 240, 250.0])
+        )
 
 
 def _post(canvas: Canvas, view: View, look: Look, place: Place, height: float, width: float, owner: int | None = SCENE["pole"],
@@ -148,10 +188,15 @@ def _post(canvas: Canvas, view: View, look: Look, place: Place, height: float, w
     x, y, z, _ = place
     low, high = view.project(np.array([[x, y, z], [x, y + height, z]]))
     half = max(view.f * width / 2 / z, 0.45)
-    for left, right, shade in ((-half, half, 0.75), (-half if look.sun_dir[0] < 0 else 0.0, 0.0 if look.sun_dir[0] < 0 else half, 1.1)):
-        quad = np.array([[low[0] + left, low[1]], [high[0] + left, high[1]], [high[0] + right, high[1]], [low[0] + right, low[1]]])
+    for left, right, shade in (
+        (-half, half, 0.75),
+        (-half if look.sun_dir[0] < 0 else 0.0, 0.0 if look.sun_dir[0] < 0 else half, 1.1),
+    ):
+        quad = np.array(
+            [[low[0] + left, low[1]], [high[0] + left, high[1]], [high[0] + right, high[1]], [low[0] + right, low[1]]]
+        )
         tone = look.mix(np.array(colour), look.light_at(x, z, 0.5) * shade, z)
-        canvas.polygon(quad, tuple(tone.tolist()), owner)
+        canvas.polygon(quad, tone.tolist(), owner)
 
 
 def _sign(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
@@ -162,14 +207,23 @@ def _sign(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) ->
     _plate(canvas, view, look, sprite, (x, y, z), base, size, thing.track_id)
 
 
-def _plate(canvas: Canvas, view: View, look: Look, sprite, at: tuple[float, float, float], base: float, size: float, track_id: int) -> None:  # type: ignore[no-untyped-def]
+def _plate(
+    canvas: Canvas,
+    view: View,
+    look: Look,
+    sprite,
+    at: tuple[float, float, float],
+    base: float,
+    size: float,
+    track_id: int,
+) -> None:  # type: ignore[no-untyped-def]
     """A sign's face at a height over a point of the ground."""
     x, y, z = at
     u, v = view.project(np.array([x, y + base, z]))
     high = view.f * size / z
     wide = high * sprite.levels[0].shape[1] / sprite.levels[0].shape[0]
     box = (float(u - wide / 2), float(v - high), float(u + wide / 2), float(v))
-    clear = float(look.clear(z))
+    clear = look.clear(z)
     light = look.light_at(x, z, 0.6) + (0.9 * look.headlights * np.exp(-z / 60) if look.headlights > 0.5 else 0)
     owner = canvas.begin(track_id, BOX["traffic sign"], SCENE["traffic sign"])
     canvas.blit(sprite, box, light * clear, look.fog * (1 - clear), owner)
@@ -184,7 +238,10 @@ def _gantry(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
         return
     for end in (left, right):
         _post(canvas, view, look, end, 6.6, 0.3)
-    beam = view.project(np.array([left[:3], right[:3], right[:3], left[:3]]) + np.array([[0, 6.0, 0], [0, 6.0, 0], [0, 6.5, 0], [0, 6.5, 0]]))
+    beam = view.project(
+        np.array([left[:3], right[:3], right[:3], left[:3]])
+        + np.array([[0, 6.0, 0], [0, 6.0, 0], [0, 6.5, 0], [0, 6.5, 0]])
+    )
     canvas.polygon(beam, look.plain(STEEL, left[0], left[2]), SCENE["pole"])
     for lane in range(0, road.lanes_right, 2 if road.lanes_right > 2 else 1):
         x, y, z, _ = view.place(thing.s - 0.3, road.lane_d(lane))
@@ -202,11 +259,19 @@ def _lamp(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) ->
     canvas.polygon(arm, look.plain(STEEL, x, z), SCENE["pole"])
     u, v = view.project(tip)
     size = max(view.f * 0.35 / z, 0.8)
-    head = np.array([[u - size, v - size * 0.3], [u + size, v - size * 0.3], [u + size, v + size * 0.25], [u - size, v + size * 0.25]])
+    head = np.array(
+        [
+            [u - size, v - size * 0.3],
+            [u + size, v - size * 0.3],
+            [u + size, v + size * 0.25],
+            [u - size, v + size * 0.25],
+        ]
+    )
     lit = look.lights > 0.45 and look.condition != "rain"
     canvas.polygon(head, (170, 225, 250) if lit else look.plain((150, 148, 146), x, z), SCENE["pole"])
     if lit:
-        canvas.glow(float(u), float(v), 1.6 * look.lights * view.f / z + 2, np.array([130, 195, 235.0]) * look.lights * float(look.clear(z)))
+        radius = 1.6 * look.lights * view.f / z + 2
+        canvas.glow(float(u), float(v), radius, radius, np.array([130, 195, 235.0]) * look.lights * look.clear(z))
 
 
 def _traffic_light(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
@@ -235,11 +300,18 @@ def _traffic_light(canvas: Canvas, view: View, look: Look, thing: Thing, place: 
         on = int(thing.phase) in states
         centre = (float(u), float(v - h * (5 - 2 * index) / 6))
         radius = h * 0.135
-        tone = tuple(look.mix(np.array(colour, np.float32), 1.0, z * 0.5).tolist()) if on else look.plain(tuple(0.22 * c for c in colour), x, z)  # type: ignore[arg-type]
+        tone = (
+            tuple(look.mix(np.array(colour, np.float32), 1.0, z * 0.5).tolist())
+            if on
+            else look.plain(tuple(0.22 * c for c in colour), x, z)
+        )  # type: ignore[arg-type]
         if radius > 0.4 or on:
-            circle = np.stack([centre[0] + max(radius, 0.7) * np.cos(angle), centre[1] + max(radius, 0.7) * np.sin(angle)], 1)
+            circle = np.stack(
+                [centre[0] + max(radius, 0.7) * np.cos(angle), centre[1] + max(radius, 0.7) * np.sin(angle)], 1
+            )
             canvas.polygon(circle, tone)
         if on:
             strength = 0.35 + 0.65 * look.lights
-            canvas.glow(*centre, (0.35 + 0.5 * look.lights) * view.f / z + 2, np.array(colour) * strength * float(look.clear(z)))
+            glow = (0.35 + 0.5 * look.lights) * view.f / z + 2
+            canvas.glow(*centre, glow, glow, np.array(colour) * strength * look.clear(z))
     canvas.end(owner, box)

@@ -66,6 +66,11 @@ class Road:
         """Whether the tile of the surface with this number is a junction."""
         return bool(self.crossing_every) and tile % self.crossing_every == self.crossing_phase
 
+    def near_crossing(self, s: float, margin: float) -> bool:
+        """Whether the middle of a junction is nearer than `margin` metres along the road."""
+        tile = int(s // TILE_M)
+        return self.is_crossing(tile) and abs(s - self.crossing_s(tile)) < margin
+
     def crossing_s(self, tile: int) -> float:
         """s of the middle of the junction in a tile."""
         return (tile + 0.5) * TILE_M
@@ -103,7 +108,7 @@ def make_road(seed: int) -> Road:
     if setting == "suburb" and dice.chance(0.15):
         middle = "none"
     every = {"city": 3, "suburb": 4, "rural": 0, "highway": 0}[setting]
-    edge = setting in ("rural", "highway") and dice.chance(0.9) or setting == "city" and dice.chance(0.25)
+    edge = (setting in ("rural", "highway") and dice.chance(0.9)) or (setting == "city" and dice.chance(0.25))
     return Road(
         setting, lane, lanes, oncoming, shoulder, parking, sidewalk, median, yellow, middle, edge, dash_m, period_m,
         tuple(bends), tuple(hills), every, dice.integer(0, max(every - 1, 0)),

@@ -70,7 +70,7 @@ class Sky:
             top = self.horizon - tall * height * (0.55 + 0.3 * ridge) - rough[0] * tall * 0.003 * (1 + far)
             inside = rows > top[None]
             colour = look.mix(np.array([70, 95, 78]) * green + np.array([95, 85, 80]) * (1 - green), light, z * 0.8)
-            speckle = rng.normal(0, 3.0, (self.h, self.w, 1)) * float(look.clear(z))
+            speckle = rng.normal(0, 3.0, (self.h, self.w, 1)) * look.clear(z)
             np.copyto(image, colour + speckle, where=inside[..., None])
             self.owner[inside] = SCENE["vegetation"]
             if setting == "city" and far == 0:
@@ -83,7 +83,9 @@ class Sky:
                         grey = dice.uniform(75, 150)
                         image[block] = look.mix(np.array([grey * 1.05, grey, grey * 0.97]), light, 420.0)
                         if look.lights > 0.2:
-                            lit = rng.random((len(range(*block[0].indices(self.h))), len(range(left, min(left + wide, self.w)))))
+                            lit = rng.random(
+                                (len(range(*block[0].indices(self.h))), len(range(left, min(left + wide, self.w))))
+                            )
                             image[block][lit > 1 - 0.06 * look.lights] = (90, 150, 190)
                         self.owner[block] = SCENE["building"]
                     left += wide

@@ -51,7 +51,9 @@ def make_tree(seed: int, kind: str) -> Sprite:
     return make_sprite(image)
 
 
-def _text(image: np.ndarray, text: str, centre: tuple[float, float], size: float, colour: tuple[int, ...], bold: int) -> None:
+def _text(
+    image: np.ndarray, text: str, centre: tuple[float, float], size: float, colour: tuple[int, ...], bold: int
+) -> None:
     (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, bold)
     at = (int(centre[0] - w / 2), int(centre[1] + h / 2))
     cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (*colour, 255), bold, cv2.LINE_AA)
@@ -107,7 +109,10 @@ def make_sign(kind: str, variant: int) -> Sprite:
         cv2.line(image, (c, c - 4), (c, c + 18), (*BLACK, 255), 8, cv2.LINE_AA)
         cv2.circle(image, (c, c + 30), 5, (*BLACK, 255), -1, cv2.LINE_AA)
     elif kind in ("diamond", "priority"):
-        for radius, colour in ((63, BLACK if kind == "diamond" else WHITE), (58, YELLOW if kind == "diamond" else WHITE)):
+        for radius, colour in (
+            (63, BLACK if kind == "diamond" else WHITE),
+            (58, YELLOW if kind == "diamond" else WHITE),
+        ):
             fill(ring(4, radius), colour)
         if kind == "priority":
             fill(ring(4, 46), YELLOW)
@@ -141,7 +146,9 @@ def make_sign(kind: str, variant: int) -> Sprite:
         points = np.array([[18, 8], [60, 64], [18, 120], [46, 120], [88, 64], [46, 8]])
         cv2.fillPoly(image, [points], (*(BLACK if dice.chance(0.5) else WHITE), 255), cv2.LINE_AA)
     else:
-        plate = {"street": dice.choice((GREEN, BLUE)), "guide": dice.choice((GREEN, BLUE, YELLOW))}.get(kind, dice.choice((GREEN, BLUE)))
+        plate = {"street": dice.choice((GREEN, BLUE)), "guide": dice.choice((GREEN, BLUE, YELLOW))}.get(
+            kind, dice.choice((GREEN, BLUE))
+        )
         ink = BLACK if plate == YELLOW else WHITE
         cv2.rectangle(image, (0, 0), (w - 1, n - 1), (*ink, 255), -1)
         cv2.rectangle(image, (5, 5), (w - 6, n - 6), (*plate, 255), -1)

@@ -7,33 +7,17 @@ a lane is where it is at time t, in a drive of any length, and its number makes 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from data.synthetic.dice import Dice
 from data.synthetic.road import TILE_M, Road
+from data.synthetic.roadside import Roadside
+from data.synthetic.thing import Thing, thing_id
 
-__all__ = ["Thing", "World"]
+__all__ = ["World"]
 
 AHEAD_M, BEHIND_M = 170.0, 6.0
-
-
-@dataclass(frozen=True)
-class Thing:
-    """Something at a place: what it is and how it stands."""
-
-    kind: str
-    s: float
-    d: float
-    seed: int
-    track_id: int = 0
-    yaw: float = 0.0  # against the road; pi = facing us
-    phase: float = 0.0  # of walking or pedalling; state of a traffic light (0 red, 1 red and yellow, 2 green, 3 yellow)
-    length: float = 0.0  # along the road
-    height: float = 0.0
-    variant: str = ""
-    braking: bool = False
 
 
 class World:
@@ -49,13 +33,8 @@ class World:
         self.lane = dice.integer(0, road.lanes_right - 1)
         self.start = dice.uniform(0, 5000)
         self.sway = dice.uniform(0, 6.28)
-        self.tree_kinds = [dice.choice(("round", "round", "tall", "cone")) for _ in range(2)]
-        self.trees = dice.uniform(0.2, 0.9)
-        self.fence = dice.choice(("picket", "wall", "hedge", "hedge", "none"))
         self.people = {"city": 1.0, "suburb": 0.5, "rural": 0.05, "highway": 0.0}[road.setting] * self.density
-        self.american = dice.chance(0.4)
-        self.night_lamps = dice.chance(0.8)
-        self._ids: dict[tuple[str, int], int] = {}
+        self.roadside = Roadside(road, seed, self.density)
 
     def ego(self, t: float) -> tuple[float, float]:
         """(s, d) of the camera at time t."""
@@ -68,22 +47,12 @@ class World:
         if self.density <= 0:
             return
         yield from self._traffic(t, here)
-        yield from self._parked(here)
         yield from self._walkers(t, here)
         yield from self._junctions(t, here)
-        yield from self._roadside(here)
-
-    def _near_crossing(self, s: float, margin: float) -> bool:
-        tile = int(s // TILE_M)
-        return self.road.is_crossing(tile) and abs(s - self.road.crossing_s(tile)) < margin
+        yield from self.roadside.near(here - BEHIND_M - 20, here + AHEAD_M)
 
     def _slots(self, here: float, spacing: float, moved: float = 0.0, ahead: float = AHEAD_M) -> range:
         return range(int((here - BEHIND_M - moved) // spacing) - 1, int((here + ahead - moved) // spacing) + 1)
-
-    @staticmethod
-    def _id(family: int, k: int) -> int:
-        """Track id of slot k of a family of things."""
-        return family * 1_000_000 + 500_000 + k
 
     def _traffic(self, t: float, here: float) -> Iterator[Thing]:
         road = self.road
@@ -91,7 +60,9 @@ class World:
             dice = Dice(self.seed, "lane", lane)
             along = 1 if lane >= 0 else -1
             speed = self.speed * (1.0 if lane == self.lane else dice.uniform(0.85, 1.2)) * along
-            spacing = dice.uniform(16, 34) * (1.8 if road.setting in ("rural", "highway") else 1.0) / max(self.density, 0.3)
+            spacing = (
+                dice.uniform(16, 34) * (1.8 if road.setting in ("rural", "highway") else 1.0) / max(self.density, 0.3)
+            )
             moved = speed * t
             for k in self._slots(here, spacing, moved):
                 slot = Dice(self.seed, "vehicle", lane, k)
@@ -102,37 +73,18 @@ class World:
                 if lane == self.lane and abs(s - here) < 7.5:
                     continue  # that is us
                 two = slot.chance(0.10 if road.setting != "highway" else 0.05)
-                kind = "motorcycle" if two else slot.choice(("car",) * 15 + ("truck",) * (3 if road.setting != "highway" else 5) + ("bus",) * (2 if road.setting == "city" else 1))
+                kind = (
+                    "motorcycle"
+                    if two
+                    else slot.choice(
+                        ("car",) * 15
+                        + ("truck",) * (3 if road.setting != "highway" else 5)
+                        + ("bus",) * (2 if road.setting == "city" else 1)
+                    )
+                )
                 d = road.lane_d(lane) + slot.uniform(-0.25, 0.25)
-                yield Thing(kind, s, d, slot.integer(0, 1 << 30) % 4096, self._id(20 + lane, k), 0.0 if along > 0 else np.pi,
+                yield Thing(kind, s, d, slot.integer(0, 1 << 30) % 4096, thing_id(20 + lane, k), 0.0 if along > 0 else np.pi,
                             phase=3.0 * s, braking=slot.chance(0.2))  # fmt: skip
-
-    def _parked(self, here: float) -> Iterator[Thing]:
-        road = self.road
-        for side in (-1, 1):
-            edge = road.right_m if side > 0 else road.left_m
-            if road.parking:
-                for k in self._slots(here, 6.2):
-                    slot = Dice(self.seed, "parked", side, k)
-                    s = k * 6.2
-                    if self._near_crossing(s, 15) or not slot.chance(0.55 * min(self.density, 1.2)):
-                        continue
-                    yaw = (0.0 if side > 0 or slot.chance(0.2) else np.pi) + slot.uniform(-0.05, 0.05)
-                    kind = "truck" if slot.chance(0.0) else "car"
-                    yield Thing(kind, s + slot.uniform(-0.4, 0.4), edge - side * 1.1, slot.integer(0, 4095), self._id(40 + side, k), yaw)
-            if road.setting in ("suburb", "city", "rural"):
-                for k in self._slots(here, 27.0, 0, 90):
-                    slot = Dice(self.seed, "drive", side, k)
-                    if self._near_crossing(k * 27.0, 16) or not slot.chance(0.22 * self.density):
-                        continue
-                    yield Thing("car", k * 27.0, edge + side * (road.sidewalk_m + 3.2), slot.integer(0, 4095), self._id(45 + side, k),
-                                side * slot.choice((1.57, -1.57, 1.2, -1.9)))  # fmt: skip
-            if road.sidewalk_m:
-                for k in self._slots(here, 31.0, 0, 70):
-                    slot = Dice(self.seed, "rack", side, k)
-                    if slot.chance(0.16 * self.density):
-                        for n in range(slot.integer(1, 4)):
-                            yield Thing("bicycle", k * 31.0 + 0.7 * n, edge + side * 0.6, slot.integer(0, 4095), self._id(50 + side * 2, 8 * k + n), 1.57 + slot.uniform(-0.25, 0.25))
 
     def _walkers(self, t: float, here: float) -> Iterator[Thing]:
         road = self.road
@@ -150,7 +102,7 @@ class World:
                         s = k * spacing + slot.uniform(0, spacing) + (moved if not standing else moved)
                         d = edge + side * slot.uniform(0.5, max(road.sidewalk_m - 0.3, 0.6))
                         for n in range(2 if slot.chance(0.2) else 1):
-                            yield Thing("pedestrian", s + 0.1 * n, d + 0.55 * n * side, slot.integer(0, 4095), self._id(60 + 2 * side + way, 2 * k + n),
+                            yield Thing("pedestrian", s + 0.1 * n, d + 0.55 * n * side, slot.integer(0, 4095), thing_id(60 + 2 * side + way, 2 * k + n),
                                         (0.0 if way > 0 else np.pi) + slot.uniform(-0.2, 0.2), phase=4.6 * t + slot.uniform(0, 6.28))  # fmt: skip
         if road.setting != "highway":
             for way in (-1, 1):
@@ -160,11 +112,21 @@ class World:
                     slot = Dice(self.seed, "cyclist", way, k)
                     if not slot.chance(0.55):
                         continue
-                    edge = (road.right_m - road.shoulder_m - 0.45) if way > 0 else (road.left_m + road.shoulder_m + 0.45)
+                    edge = (
+                        (road.right_m - road.shoulder_m - 0.45) if way > 0 else (road.left_m + road.shoulder_m + 0.45)
+                    )
                     s = k * spacing + moved + slot.uniform(0, 0.5) * spacing
                     if abs(s - here) < 3:
                         continue
-                    yield Thing("cyclist", s, edge + slot.uniform(-0.15, 0.25), slot.integer(0, 4095), self._id(70 + 2 * way, 2 * k), 0.0 if way > 0 else np.pi, phase=5.5 * t + slot.uniform(0, 6))
+                    yield Thing(
+                        "cyclist",
+                        s,
+                        edge + slot.uniform(-0.15, 0.25),
+                        slot.integer(0, 4095),
+                        thing_id(70 + 2 * way, 2 * k),
+                        0.0 if way > 0 else np.pi,
+                        phase=5.5 * t + slot.uniform(0, 6),
+                    )
 
     def _junctions(self, t: float, here: float) -> Iterator[Thing]:
         road = self.road
@@ -180,12 +142,29 @@ class World:
             if lit:
                 state = 2.0 if arrive < slot.uniform(2.5, 7) or slot.chance(0.3) else (1.0 if arrive < 4 else 0.0)
                 for n, (ds, d) in enumerate(((-9.4, right), (7.0, right), (7.0, left))):
-                    yield Thing("light", middle + ds, d, slot.integer(0, 99), self._id(80, 8 * tile + n), phase=state, variant="post")
+                    yield Thing(
+                        "light",
+                        middle + ds,
+                        d,
+                        slot.integer(0, 99),
+                        thing_id(80, 8 * tile + n),
+                        phase=state,
+                        variant="post",
+                    )
                 if road.lanes_right > 1 or slot.chance(0.4):
-                    yield Thing("light", middle + 7.2, right, 1, self._id(80, 8 * tile + 4), phase=state, variant="mast")
-                yield Thing("light", middle - 7.0, left, 2, self._id(80, 8 * tile + 5), phase=state, variant="post")
+                    yield Thing(
+                        "light", middle + 7.2, right, 1, thing_id(80, 8 * tile + 4), phase=state, variant="mast"
+                    )
+                yield Thing("light", middle - 7.0, left, 2, thing_id(80, 8 * tile + 5), phase=state, variant="post")
             else:
-                yield Thing("sign", middle - 10.0, right, slot.integer(0, 99), self._id(81, tile), variant=slot.choice(("priority", "yield", "stop", "zebra")))
+                yield Thing(
+                    "sign",
+                    middle - 10.0,
+                    right,
+                    slot.integer(0, 99),
+                    thing_id(81, tile),
+                    variant=slot.choice(("priority", "yield", "stop", "zebra")),
+                )
             for n in range(slot.integer(0, 5)):  # people crossing before we come
                 pace, way = slot.uniform(1.1, 1.6), slot.choice((-1, 1))
                 begin = slot.uniform(4.0, 11.0) + abs(right - left) / pace
@@ -194,7 +173,7 @@ class World:
                     d = left - 0.2 if way > 0 else right + 0.2
                 waiting = d < left or d > right
                 yield Thing("pedestrian", walk_s + slot.uniform(-1.0, 1.0), float(np.clip(d, left - 0.3, right + 0.3)), slot.integer(0, 4095),
-                            self._id(82, 8 * tile + n), way * 1.57, phase=4.8 * t + n, variant="standing" if waiting else "")  # fmt: skip
+                            thing_id(82, 8 * tile + n), way * 1.57, phase=4.8 * t + n, variant="standing" if waiting else "")  # fmt: skip
             for n, way in enumerate((-1, 1)):  # cars from the side
                 if not slot.chance(0.6 * self.density):
                     continue
@@ -202,65 +181,6 @@ class World:
                 stop = (left - 8.0) if way > 0 else (right + 8.0)
                 d = stop + way * max(begin - arrive, 0.0) * 8.0 if slot.chance(0.6) and lit else stop
                 if abs(d) < 45:
-                    yield Thing("car", middle - way * 1.9, d, slot.integer(0, 4095), self._id(83, 2 * tile + n), way * 1.57)
-
-    def _roadside(self, here: float) -> Iterator[Thing]:
-        road = self.road
-        setting = road.setting
-        for side in (-1, 1):
-            edge = (road.right_m if side > 0 else road.left_m) + side * road.sidewalk_m
-            if setting in ("city", "suburb"):
-                step = 18.0 if setting == "city" else 22.0
-                for k in self._slots(here, step, -10, AHEAD_M):
-                    slot = Dice(self.seed, "house", side, k)
-                    s0, s1 = k * step, (k + 1) * step
-                    if self._near_crossing(s0 + 1, 5.6) or self._near_crossing(s1 - 1, 5.6) or self._near_crossing((s0 + s1) / 2, 5.6 + step / 2):
-                        continue
-                    if not slot.chance(0.92 if setting == "city" else 0.8):
-                        continue
-                    if setting == "city":
-                        back, gap, tall = slot.uniform(1.0, 4.0), slot.choice((0.0, 0.0, 1.5)), slot.uniform(9, 26)
-                        variant = "shop" if slot.chance(0.5) else "flat"
-                    else:
-                        back, gap, tall = slot.uniform(6, 11), slot.uniform(3, 7), slot.uniform(4.5, 7)
-                        variant = "house"
-                    yield Thing("building", s0 + gap, edge + side * back, slot.integer(0, 63), length=step - 2 * gap, height=tall, variant=variant)
-            kind = {"highway": "rail"}.get(setting, self.fence if setting != "city" else "none")
-            if setting == "highway" and Dice(self.seed, "barrier", side).chance(0.3):
-                kind = "wall"
-            if kind != "none":
-                for k in self._slots(here, 8.0, 0, 120):
-                    slot = Dice(self.seed, "fence", side, k // 4)
-                    if self._near_crossing(k * 8.0 + 4, 12) or (setting != "highway" and not slot.chance(0.6)):
-                        continue
-                    tall = {"rail": 0.8, "wall": 1.6, "picket": 1.1, "hedge": 1.5}[kind]
-                    yield Thing("fence", k * 8.0, edge + side * (0.9 if setting == "highway" else 0.5), k % 1 + slot.integer(0, 3), length=8.0, height=tall, variant=kind)
-            step = 9.0
-            for k in self._slots(here, step, 0, AHEAD_M):
-                slot = Dice(self.seed, "tree", side, k)
-                s = k * step + slot.uniform(-2.5, 2.5)
-                if self._near_crossing(s, 13) or not slot.chance(self.trees * {"city": 0.45, "suburb": 0.8, "rural": 0.9, "highway": 0.8}[setting]):
-                    continue
-                back = {"city": -0.8, "suburb": slot.uniform(1.0, 5.0), "rural": slot.uniform(2.5, 14), "highway": slot.uniform(4, 18)}[setting]
-                bush = slot.chance(0.25) and setting != "city"
-                kind = "bush" if bush else slot.choice(self.tree_kinds)
-                tall = slot.uniform(0.9, 2.0) if bush else slot.uniform(4.5, 9.5)
-                yield Thing("tree", s, edge + side * back, slot.integer(0, 5), height=tall, variant=kind)
-            for k in self._slots(here, 30.0, 0, AHEAD_M):
-                if (k + side) % 2 or (setting in ("rural",) and not self.night_lamps):
-                    continue
-                if not self._near_crossing(k * 30.0, 6.0):
-                    yield Thing("lamp", k * 30.0, (road.right_m if side > 0 else road.left_m) + side * 0.55, k, yaw=float(side), height=7.5)
-            for k in self._slots(here, 24.0, 0, 150):
-                slot = Dice(self.seed, "sign", side, k)
-                s = k * 24.0 + slot.uniform(-6, 6)
-                if self._near_crossing(s, 12) or not slot.chance(0.45 if side > 0 else 0.18):
-                    continue
-                common = ("limit_us", "diamond", "warning", "stop") if self.american else ("limit", "warning", "no_parking", "blue", "priority", "no_entry")
-                urban = ("parking", "zebra", "street", "no_parking") if road.sidewalk_m else ("guide", "chevron")
-                yield Thing("sign", s, (road.right_m if side > 0 else road.left_m) + side * 0.6, slot.integer(0, 99), self._id(90 + side, k), variant=slot.choice(common + urban))
-        if road.median_m:
-            for k in self._slots(here, 8.0, 0, 150):
-                yield Thing("fence", k * 8.0, 0.0, 2, length=8.0, height=0.85, variant=("rail", "wall")[self.seed % 2])
-            for k in self._slots(here, 190.0, 0, AHEAD_M):
-                yield Thing("gantry", k * 190.0 + 60, road.lane_d(0), k % 50, self._id(95, 4 * k), height=5.6)
+                    yield Thing(
+                        "car", middle - way * 1.9, d, slot.integer(0, 4095), thing_id(83, 2 * tile + n), way * 1.57
+                    )
