@@ -52,8 +52,8 @@ class ExportConfig:
     """How many of them to compare."""
     heads: tuple[str, ...] = ()
     """Heads to keep (boxes, scene, drive ...); default: all that were trained."""
-    precision: Literal["fp32"] = "fp32"
-    """Precision of the weights in the file."""
+    weights: Literal["fp32", "fp16"] = "fp32"
+    """How weights are stored. fp16 halves the file; they are widened when it is loaded, and computed with in fp32."""
     json: str | None = None
     """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
 
@@ -87,11 +87,17 @@ def levels(pyramid: list[Tensor]) -> dict[str, Tensor]:
     return {f"stage_p{stride}": level for stride, level in zip((4, 8, 16, 32), pyramid, strict=True)}
 
 
-def export(network: Network, heads: tuple[str, ...], about: str, images: list[np.ndarray], out: Path) -> Parity:
+def export(
+    network: Network, heads: tuple[str, ...], about: str, images: list[np.ndarray], out: Path, halve: bool = False
+) -> Parity:
     """Write `network` to `out` with the metadata `about` (JSON), if it answers as torch does on `images` (h, w, 3) RGB.
+
+    With `halve` the weights are stored as fp16; torch then computes with the same rounded weights.
 
     Raises ValueError that names the first stage that differs, and by how much; then no file is left.
     """
+    if halve:
+        round_to_half(network)
     module = Stages(network, heads).eval()
     example = torch.from_numpy(images[0][None])
     with torch.inference_mode():
@@ -123,12 +129,43 @@ def export(network: Network, heads: tuple[str, ...], about: str, images: list[np
             node.ClearField("doc_string")
             del node.metadata_props[:]  # stack traces of the exporter, with paths of this machine
         del model.graph.value_info[:]
+        if halve:
+            store_as_half(model.graph)
         onnx.checker.check_model(model)
         onnx.save(model, draft)
         parity = parity.with_final(compare([{k: t[k] for k in heads} for t in truth], answers(draft, images)))
         parity.require()
         os.replace(draft, out)
     return parity
+
+
+HALVED = 1024  # weights with at least so many numbers are stored as fp16
+
+
+@torch.no_grad()
+def round_to_half(network: Network) -> None:
+    """Round large weights to what fp16 can hold."""
+    for parameter in network.parameters():
+        if parameter.numel() >= HALVED:
+            parameter.copy_(parameter.half().float())
+
+
+def store_as_half(graph: onnx.GraphProto) -> None:
+    """Large fp32 initializers that fp16 holds exactly -> fp16 ones, each followed by a Cast to fp32."""
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < HALVED:
+            continue
+        value = onnx.numpy_helper.to_array(tensor)
+        half = value.astype(np.float16)
+        if (half.astype(np.float32) != value).any():
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.fp16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def answers(path: Path, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -179,7 +216,7 @@ def body(config: ExportConfig) -> dict[str, Any]:
     network.keep(heads)
     images, source = check_images(config, network.config.hw)
     about = metadata(network, meta).to_json()
-    parity = export(network, heads, about, images, config.out)
+    parity = export(network, heads, about, images, config.out, config.weights == "fp16")
     print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}")
     print(parity)
     return {"out": str(config.out), "bytes": config.out.stat().st_size, "images": len(images), **parity.to_json()}

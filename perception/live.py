@@ -33,7 +33,7 @@ from perception.overlay import draw, status_bar
 from perception.records import RecordWriter, VideoWriter
 from perception.structures import Frame, Result, Track
 from perception.timings import Timings
-from perception.tracks import Tracker
+from perception.tracks import Tracker, TrackerConfig
 
 __all__ = ["LiveConfig", "live", "main"]
 
@@ -59,7 +59,7 @@ class LiveConfig:
     video: bool = True
     """Draw and write overlay.mp4."""
     score_threshold: float = SCORE_THRESHOLD
-    """Leave out boxes that score less."""
+    """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
     """CPU threads inside one operator of the model; 0 = one for each core."""
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
@@ -70,7 +70,9 @@ def live(config: LiveConfig) -> dict[str, Any]:
     """Process the source to its end (or --max-frames, Ctrl-C, SIGTERM), print the summary and return it."""
     if config.max_frames is not None and config.max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1, but got {config.max_frames}")
-    model = load(config.model, config.provider, config.score_threshold, config.threads)
+    if not 0 <= config.score_threshold <= 1:
+        raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
+    model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
     path = config.source
     if path is None:
@@ -87,7 +89,8 @@ def live(config: LiveConfig) -> dict[str, Any]:
 def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop) -> dict[str, Any]:
     """The loop: read, infer, track, draw, write. Returns the summary."""
     names = model.engine.metadata.box_names
-    tracker = Tracker(box_names=names) if names else Tracker()  # a model may have class maps only
+    follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
+    tracker = Tracker(follow, names) if names else Tracker()  # a model may have class maps only
     timings = {name: Timings() for name in (*STAGES, "total", "age")}
     frames = detections = objects = next_id = dropped = 0
     only_newest = source.live or config.realtime
@@ -107,6 +110,7 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
             result = model(frame.image)
             begin = perf_counter()
             tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
+            result = result.above(config.score_threshold)
             spent = {"read": read_ms, **model.timings_ms, "track": _ms_since(begin)}
             dropped += frame.id - next_id
             next_id = frame.id + 1

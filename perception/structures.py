@@ -7,7 +7,7 @@ edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say their 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -105,6 +105,10 @@ class Result:
     class_maps: Mapping[str, np.ndarray]  # head name -> (H, W) uint8 of class ids
     box_names: tuple[str, ...] = ()  # names of the box classes, by id
     map_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # head name -> names of its classes, by id
+
+    def above(self, score: float) -> Result:
+        """The same with only the detections that score at least `score`."""
+        return replace(self, detections=self.detections[self.detections.scores >= score])
 
     @property
     def boxes(self) -> np.ndarray:

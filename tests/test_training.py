@@ -1,4 +1,4 @@
-"""Training: reproducible order, exact resume, a killed run, an overfit, own label spaces, and the front door's refusals."""
+"""Training: reproducible order, exact resume, a killed run, an overfit, own label spaces, refused mistakes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +227,7 @@ def test_learning_rate_warms_up_then_falls_as_a_cosine() -> None:
     rates = [learning_rate(step, 1000, 100) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01) and max(rates) == pytest.approx(1.0) and rates.index(max(rates)) in (99, 100)
     assert rates[550] == pytest.approx(0.02 + 0.98 / 2, abs=0.01) and rates[-1] == pytest.approx(0.02, abs=1e-4)
-    assert all(a >= b for a, b in zip(rates[100:], rates[101:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[100:]))
 
 
 def test_layer_decay_and_weight_decay_groups() -> None:

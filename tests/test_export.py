@@ -1,0 +1,141 @@
+"""Export: one file with everything in it, equal to torch; a difference deletes the file and names the stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from perception import export, load
+from perception.network.network import Network, NetworkConfig
+from perception.training import checkpoint
+from perception.training.optim import Ema
+
+HW = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of an untrained network whose heads are sharp enough to disagree about."""
+    torch.manual_seed(0)
+    network = Network(NetworkConfig(hw=HW, width=16))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(("masks", "boxes")):
+                parameter.mul_(3)
+    folder = tmp_path_factory.mktemp("run")
+    meta = {"data": ["toy"], "revision": "0123abc", "train": {"steps": 1}}
+    checkpoint.save(folder, 7, network, Ema(network, 0.9), adam(network), meta)
+    return folder
+
+
+def adam(network: Network) -> torch.optim.Optimizer:
+    named = dict(network.named_parameters())
+    return torch.optim.AdamW([{"params": list(named.values()), "names": list(named)}])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures that are not square and not noise."""
+    folder = tmp_path_factory.mktemp("images")
+    for i, hw in enumerate(((90, 160), (200, 120), (64, 96))):
+        picture = np.linspace(0, 255, hw[0] * hw[1] * 3).reshape(*hw, 3).astype(np.uint8)
+        cv2.circle(picture, (hw[1] // 2, hw[0] // 2), 20 + 5 * i, (0, 0, 255), -1)
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("out") / "model.onnx"
+    assert export.main([str(run), "--out", str(out), "--images", str(images), "--weights", "fp16"]) == 0
+    yield out
+
+
+def test_the_file_runs_by_itself_and_says_what_it_is(exported: Path, images: Path) -> None:
+    model = load(exported, provider="cpu")
+    about = model.engine.metadata
+    assert about.input_hw == HW and about.revision == "0123abc" and about.data == ("toy",) and about.step == 7
+    assert about.config["network"]["width"] == 16
+    image = cv2.imread(str(images / "0.png"))
+    assert image is not None
+    result = model(np.asarray(image))
+    assert result.class_maps["scene"].shape == (90, 160)
+    assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"], "no draft is left"
+
+
+def test_the_file_answers_as_torch_does(exported: Path, run: Path, images: Path) -> None:
+    network, _ = checkpoint.load_network(run)
+    export.round_to_half(network)
+    image = np.random.default_rng(0).integers(0, 256, (1, *HW, 3)).astype(np.uint8)
+    answer = export.answers(exported, [image[0]])[0]
+    with torch.inference_mode():
+        truth = network.predict(torch.from_numpy(image))
+    assert (answer["scene"] == truth["scene"].numpy()).mean() > 0.999
+    np.testing.assert_allclose(answer["boxes"][..., 4], truth["boxes"][..., 4].numpy(), atol=1e-4)
+
+
+def test_nothing_of_this_machine_is_in_the_file(exported: Path) -> None:
+    model = onnx.load(exported)
+    assert [output.name for output in model.graph.output] == ["boxes", "scene", "drive"]
+    assert [entry.key for entry in model.metadata_props] == ["perception"]
+    assert str(Path(export.__file__).parent).encode() not in exported.read_bytes()
+
+
+def test_fp16_weights_halve_the_file(exported: Path, run: Path, images: Path, tmp_path: Path) -> None:
+    assert export.main([str(run), "--out", str(tmp_path / "full.onnx"), "--images", str(images)]) == 0
+    assert exported.stat().st_size < 0.6 * (tmp_path / "full.onnx").stat().st_size
+
+
+def test_heads_can_be_left_out(run: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "drive.onnx"
+    assert export.main([str(run), "--out", str(out), "--images", str(images), "--heads", "drive"]) == 0
+    model = load(out, provider="cpu")
+    result = model(np.zeros((30, 40, 3), np.uint8))
+    assert set(result.class_maps) == {"drive"} and len(result.detections) == 0
+
+
+def test_a_stage_that_differs_deletes_the_file(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    true_answers = export.answers
+
+    def wrong_answers(path: Path, pictures: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        out = true_answers(path, pictures)
+        return [{k: v * 1.1 if k == "stage_p16" else v for k, v in answer.items()} for answer in out]
+
+    monkeypatch.setattr(export, "answers", wrong_answers)
+    assert export.main([str(run), "--out", str(tmp_path / "bad.onnx"), "--images", str(images)]) == 2
+    assert "stage_p16 differs from torch by" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--heads", "depth"], "no head 'depth'"),
+        (["--images", "nowhere"], "nowhere"),
+        ([], "--images"),
+    ],
+)
+def test_mistakes(more: list[str], words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export.main([str(run), "--out", str(tmp_path / "x.onnx"), *more]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export.main([str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_summary_is_json(run: Path, images: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "m.onnx"), "--images", str(images), "--json", str(tmp_path / "m.json")]
+    assert export.main([str(run), *out]) == 0
+    summary = json.loads((tmp_path / "m.json").read_text())
+    assert summary["images"] == 3 and summary["boxes_iou"] > 0.99 and summary["maps"]["scene"] > 0.999
