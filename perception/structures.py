@@ -1,7 +1,7 @@
 """The vocabulary of the runtime: frames in, detections and class maps out (numpy only).
 
-Legend: H, W = height, width; N = number of boxes. Boxes are `xyxy`: left, top, right, bottom in pixels, measured on pixel
-edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say their order in their name (`frame_hw`).
+Legend: H, W = height, width; N = number of boxes. Boxes are `xyxy`: left, top, right, bottom in pixels, measured on
+pixel edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say their order in their name (`frame_hw`).
 """
 
 from __future__ import annotations

@@ -65,9 +65,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(data: Path, out: Path, steps: int, *more: str) -> list[str]:
-    small = ["--hw", "64", "96", "--loop.batch-size", "2", "--loop.workers", "0", "--loop.warmup", "2", "--threads", "1"]
+    small = ["--hw", "64", "96", "--loop.batch-size", "2", "--loop.workers", "0", "--loop.warmup", "2"]
     often = ["--loop.log-every", "2", "--loop.eval-every", "0", "--loop.save-every", "3", "--loop.steps", str(steps)]
-    return ["--data", str(data), "--out", str(out), *small, *often, *more]
+    return ["--data", str(data), "--out", str(out), "--threads", "1", *small, *often, *more]
 
 
 def weights(run: Path, kind: str = "network") -> dict[str, torch.Tensor]:
