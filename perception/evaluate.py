@@ -49,6 +49,8 @@ class EvaluateConfig:
     """What computes an ONNX file. A run directory is always computed by torch on the CPU."""
     limit: int | None = None
     """Evaluate on this many images of each dataset, spread evenly over the split, instead of on all."""
+    only: str = ""
+    """Evaluate only on images with this text in their name, such as one sequence."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -64,7 +66,14 @@ class Plan:
     missing: tuple[str, ...]  # tasks that the dataset has and the model lacks
 
 
-def plan(model: Model, folder: str | Path, split: str, limit: int | None = None, own_space: bool = False) -> Plan:
+def plan(
+    model: Model,
+    folder: str | Path,
+    split: str,
+    limit: int | None = None,
+    own_space: bool = False,
+    only: str = "",
+) -> Plan:
     """Read a dataset and compare its tasks with the model's.
 
     Raises ValueError if they have none in common, if no image of the split is annotated, and for a broken dataset.
@@ -82,9 +91,11 @@ def plan(model: Model, folder: str | Path, split: str, limit: int | None = None,
             "there is nothing to compare; train a model with that task or name another dataset"
         )
     samples = [s for s in samples if ("boxes" in common and s.boxes is not None) or set(s.masks) & set(common)]
+    samples = [s for s in samples if only in s.image.name]
     if not samples:
         raise ValueError(
-            f"{folder}: no image of split {split!r} is annotated for {', '.join(common)}; choose another split"
+            f"{folder}: no image of split {split!r} is annotated for {', '.join(common)}"
+            + (f" and has {only!r} in its name; change --only" if only else "; choose another split")
         )
     if limit is not None and limit < len(samples):
         samples = [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
@@ -93,12 +104,18 @@ def plan(model: Model, folder: str | Path, split: str, limit: int | None = None,
 
 
 def evaluate(
-    model: Model, folder: str | Path, split: str, limit: int | None = None, own_space: bool = False
+    model: Model,
+    folder: str | Path,
+    split: str,
+    limit: int | None = None,
+    own_space: bool = False,
+    only: str = "",
 ) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
     `model`'s own score threshold plays no part: AP is taken over all boxes. With `limit`, that many images are taken,
-    spread evenly. `own_space` is for a model whose classes are this dataset's own labels.
+    spread evenly. `own_space` is for a model whose classes are this dataset's own labels. `only` keeps the images with
+    this text in their name.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks;
@@ -107,7 +124,7 @@ def evaluate(
     Raises:
         ValueError: see `plan`; or an image or mask can not be read, or has another size than it should.
     """
-    todo = plan(model, folder, split, limit, own_space)
+    todo = plan(model, folder, split, limit, own_space, only)
     metadata = model.engine.metadata
     everything = Model(model.engine, SCORE_THRESHOLD)
     boxes = _box_evaluation(todo.labels, metadata.box_names) if todo.boxes else None
@@ -226,10 +243,10 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider)
     for folder in config.data:
-        plan(model, folder, config.split, config.limit, config.own_space)
+        plan(model, folder, config.split, config.limit, config.own_space, config.only)
     results = []
     for folder in config.data:
-        results.append(evaluate(model, folder, config.split, config.limit, config.own_space))
+        results.append(evaluate(model, folder, config.split, config.limit, config.own_space, config.only))
         print(tables(results[-1]) + "\n", flush=True)
     print(summary_table(results))
     metadata = model.engine.metadata
@@ -240,6 +257,7 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         "step": metadata.step,
         "input_hw": list(metadata.input_hw),
         "limit": config.limit,
+        "only": config.only,
         "datasets": results,
     }
 

@@ -107,6 +107,13 @@ def test_a_limit_is_spread_over_the_split(model_path, folder):
     assert evaluate(load(model_path, "cpu"), folder, "val", limit=99)["images"] == 3
 
 
+def test_only_images_of_a_name(model_path, folder):
+    names = sorted(path.name for path in (folder / "images" / "val").iterdir())
+    assert evaluate(load(model_path, "cpu"), folder, "val", only=names[1])["images"] == 1
+    with pytest.raises(ValueError, match="change --only"):
+        evaluate(load(model_path, "cpu"), folder, "val", only="no such name")
+
+
 def test_a_task_that_the_model_lacks_is_named(make_tiny_model, tiny_metadata, folder):
     heads = {**HEADS, "scene": ("cat", "dog", "bird")}
     with pytest.raises(ValueError, match=r"cat, dog.*sky"):

@@ -41,7 +41,7 @@ def set_cross_entropy(logits: Tensor, member: Tensor) -> Tensor:
 def mask_loss(logits: Tensor, labels: Tensor, tables: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Of each image: the weighted sum of the set cross-entropy over labelled pixels, and the sum of the weights.
 
-    logits (B, C, h, w) at stride 4; labels (B, H, W) uint8 label ids of the image's own dataset; tables (B, 256, C) bool
+    logits (B, C, h, w) at stride 4; labels (B, H, W) uint8 label ids of its own dataset; tables (B, 256, C) bool
     says what they mean; weights (C,): a pixel weighs what the lightest class of its set weighs. Compared at stride 2:
     thin lines need it finer than the logits, and full size would cost four times as much.
     """
