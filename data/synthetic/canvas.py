@@ -27,7 +27,7 @@ class Seen:
     track_id: int
     box_class: int
     scene_class: int
-    box: tuple[float, float, float, float]  # xyxy, not clipped
+    box: tuple[float, float, float, float]  # xyxy, within the frame
     painted_px: int = 0  # pixels in the frame before nearer things came
 
 
@@ -162,12 +162,21 @@ class Canvas:
         return FIRST_OBJECT + len(self.seen) - 1
 
     def end(self, owner: int, box: tuple[float, float, float, float]) -> None:
-        """State the object's extent (xyxy) and count its pixels."""
+        """State the extent of the object's outline (xyxy), now that it is painted.
+
+        What the frame or a hill cuts off does not count: the box is then that of the pixels.
+        """
         seen = self.seen[owner - FIRST_OBJECT]
+        if (where := self.window(box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)) is None:
+            return
+        left, top, right, bottom = where
+        mine = (self.owner[top:bottom, left:right] == owner).view(np.uint8)
+        seen.painted_px = cv2.countNonZero(mine)
+        if box[0] < 0 or box[1] < 0 or box[2] > self.hw[1] or box[3] > self._limit:
+            x, y, w, h = cv2.boundingRect(mine)
+            x, y = x + left, y + top
+            box = (max(x, box[0]), max(y, box[1]), min(x + w, box[2]), min(y + h, box[3]))
         seen.box = box
-        if where := self.window(box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1):
-            left, top, right, bottom = where
-            seen.painted_px = int(np.count_nonzero(self.owner[top:bottom, left:right] == owner))
 
 
 def _glow() -> np.ndarray:

@@ -12,6 +12,7 @@ from data.synthetic.mesh import RIM, TYRE, Kind, Vehicle
 
 __all__ = ["draw_vehicle"]
 
+COARSE_PX = 20  # vehicles of less height are drawn without small things
 SHADOW = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], np.float32)
 
 
@@ -21,12 +22,16 @@ def draw_vehicle(
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Paint a vehicle standing at `place` (View.place), turned by `yaw` against the road; returns its outline's box."""
     x, y, z, theta = place
+    height_px = view.f * vehicle.height / max(z, 1.0)
+    if height_px < COARSE_PX and vehicle.coarse:
+        vehicle = vehicle.coarse
     c, s = float(np.cos(theta + yaw)), float(np.sin(theta + yaw))
     spin = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], np.float32)  # row vectors: vehicle -> camera
     origin = np.array([x, y, z], np.float32)
     hulls = [hull @ spin + origin for hull in vehicle.hulls]
     cut = min(float(hull[:, 2].min()) for hull in hulls) < NEAR_M
-    _shade(canvas, view, look, vehicle, spin, origin)
+    if height_px > 8:
+        _shade(canvas, view, look, vehicle, spin, origin)
 
     quads = vehicle.quads @ spin + origin  # (Q, 4, 3)
     normals = vehicle.normals @ spin
@@ -35,7 +40,7 @@ def draw_vehicle(
     visible = ((eye - quads[:, 0]) * normals).sum(1) > 0
     flat = view.project(quads)
     a, b = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
-    visible &= abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 0.6  # twice the area in pixels
+    visible &= abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 0.7  # twice the area in pixels
     under = look.plain((13, 13, 13), x, z, 0.0)
     order = range(len(hulls))
     if not vehicle.stacked:
@@ -58,7 +63,7 @@ def draw_vehicle(
                     canvas.polygon(view.project(points), colours[quad].tolist())
         else:
             canvas.polygons(flat[chosen], colours[chosen])
-        if index == (0 if vehicle.stacked else len(hulls) - 1) and view.f * vehicle.height / max(z, 1) > 9:
+        if index == (0 if vehicle.stacked else len(hulls) - 1) and height_px > 12:
             _draw_wheels(canvas, view, look, vehicle, spin, origin)
     if not cut:
         _draw_lamps(canvas, view, look, vehicle, spin, origin, braking)
@@ -68,7 +73,7 @@ def draw_vehicle(
 def _colours(look: Look, vehicle: Vehicle, normals: np.ndarray, origin: np.ndarray, braking: bool) -> np.ndarray:
     """(Q, 3) colours of the quads in the light and at the distance."""
     x, _, z = origin.tolist()
-    facing = np.maximum(normals @ look.sun_dir.astype(np.float32), 0)[:, None]
+    facing = np.maximum(normals @ look.sun_dir, 0)[:, None]
     up = normals[:, 1:2]
     light = look.ambient * (0.80 + 0.28 * up + 0.06 * normals[:, :1]) + look.sun * (0.18 + 0.95 * facing)
     if beam := look.beam(x, z):

@@ -23,7 +23,7 @@ from data.synthetic.sky import Sky
 from data.synthetic.world import World
 from perception.labels import IGNORE
 
-__all__ = ["Drive", "SyntheticFrame"]
+__all__ = ["Drive", "SyntheticFrame", "truth"]
 
 MIN_VISIBLE = 0.2  # less of an object in view is an ignore region, not a box
 MIN_SIDE_PX = 3.0  # so is a box with a shorter side
@@ -68,7 +68,7 @@ class Drive:
         self.bonnet_paint = dice.uniform(20, 120)
         self.road, self.look = make_road(seed), make_look(seed, condition)
         self.world = World(self.road, seed, density)
-        self.ground = Ground(self.road, self.look, seed)
+        self.ground = Ground(self.road, self.look, seed, max(hw))
         focal_px = self.focal * max(hw[1], hw[0] * 1.2)
         self.sky = Sky(hw, focal_px, hw[0] * self.horizon, self.look, self.road.setting, seed)
         self.lens = Lens(hw, self.look, seed)
@@ -94,7 +94,7 @@ class Drive:
         if self.bonnet:
             self._bonnet(canvas)
         self.lens.expose(canvas, view.cy, index, self.seed)
-        return self._truth(canvas, t)
+        return truth(canvas, t)
 
     def _bonnet(self, canvas: Canvas) -> None:
         """The own car's bonnet at the bottom of the picture."""
@@ -110,30 +110,35 @@ class Drive:
             )
             canvas.polygon(outline, tuple(colour.tolist()), IGNORE if not layer else None)
 
-    def _truth(self, canvas: Canvas, t: float) -> SyntheticFrame:
-        """Class maps and boxes from the owners of the pixels."""
-        h, w = self.hw
-        count = len(canvas.seen)
-        scene_of = np.arange(FIRST_OBJECT + count, dtype=np.uint16)
-        scene_of[FIRST_OBJECT:] = [seen.scene_class for seen in canvas.seen]
-        scene = scene_of[canvas.owner].astype(np.uint8)
-        drive_of = np.zeros(256, np.uint8)
-        drive_of[SCENE["road"]], drive_of[SCENE["lane marking"]], drive_of[IGNORE] = 1, 2, IGNORE
-        ids = [0, FIRST_OBJECT + max(count, 1)]
-        shown = cv2.calcHist([canvas.owner], [0], None, [ids[1]], ids).ravel()[FIRST_OBJECT:]
-        rows, regions = [], []
-        for seen, pixels in zip(canvas.seen, shown.tolist(), strict=False):
-            box = [max(seen.box[0], 0.0), max(seen.box[1], 0.0), min(seen.box[2], float(w)), min(seen.box[3], float(h))]
-            if not pixels or box[2] <= box[0] or box[3] <= box[1]:
-                continue
-            visible = min(pixels / max(seen.painted_px, 1), 1.0)
-            if visible < MIN_VISIBLE or pixels < MIN_AREA_PX or min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE_PX:
-                regions.append(box)
-            else:
-                rows.append((box, seen.box_class, seen.track_id, visible))
-        return SyntheticFrame(
-            image=canvas.image, boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-            classes=np.array([row[1] for row in rows], np.int64), track_ids=np.array([row[2] for row in rows], np.int64),
-            scene=scene, drive=cv2.LUT(scene, drive_of), timestamp_s=t,
-            visible=np.array([row[3] for row in rows], np.float32), ignore=np.array(regions, np.float32).reshape(-1, 4),
-        )  # fmt: skip
+
+def truth(canvas: Canvas, timestamp_s: float) -> SyntheticFrame:
+    """The canvas as a frame: class maps and boxes come from the owners of the pixels."""
+    h, w = canvas.hw
+    count = FIRST_OBJECT + len(canvas.seen)
+    scene_of = np.arange(count, dtype=np.uint16)
+    scene_of[FIRST_OBJECT:] = [seen.scene_class for seen in canvas.seen]
+    scene = scene_of[canvas.owner].astype(np.uint8)
+    drive_of = np.zeros(256, np.uint8)
+    drive_of[SCENE["road"]], drive_of[SCENE["lane marking"]], drive_of[IGNORE] = 1, 2, IGNORE
+    shown = cv2.calcHist([canvas.owner], [0], None, [count], [0, count]).ravel()[FIRST_OBJECT:]
+    rows, regions = [], []
+    for seen, pixels in zip(canvas.seen, shown.tolist(), strict=True):
+        box, side = seen.box, min(seen.box[2] - seen.box[0], seen.box[3] - seen.box[1])
+        visible = min(pixels / max(seen.painted_px, 1), 1.0)
+        if not pixels or side <= 0:
+            continue
+        if visible < MIN_VISIBLE or pixels < MIN_AREA_PX or side < MIN_SIDE_PX:
+            regions.append((min(box[0], w - 1), min(box[1], h - 1), max(box[2], box[0] + 1), max(box[3], box[1] + 1)))
+        else:
+            rows.append((box, seen.box_class, seen.track_id, visible))
+    return SyntheticFrame(
+        image=canvas.image,
+        boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
+        classes=np.array([row[1] for row in rows], np.int64),
+        track_ids=np.array([row[2] for row in rows], np.int64),
+        scene=scene,
+        drive=cv2.LUT(scene, drive_of),
+        timestamp_s=timestamp_s,
+        visible=np.array([row[3] for row in rows], np.float32),
+        ignore=np.array(regions, np.float32).reshape(-1, 4),
+    )

@@ -187,7 +187,7 @@ def draw_face(
     cv2.fillConvexPoly(mask, canvas.fixed(corners - np.array([left, top], np.float32)), (1,), cv2.LINE_8, SHIFT)
     if facade.solid:
         solid = cv2.warpPerspective(facade.solid[index], matrix, patch.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-        mask &= cv2.compare(solid, 100, cv2.CMP_GT)
+        mask &= solid > 100
         np.copyto(canvas.owner[top:bottom, left:right], facade.scene, where=mask.view(bool))
     else:
         canvas.own_fixed(canvas.fixed(corners), facade.scene)

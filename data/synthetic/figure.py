@@ -14,7 +14,7 @@ from data.synthetic.camera import NEAR_M, View
 from data.synthetic.canvas import Canvas
 from data.synthetic.light import Look
 
-__all__ = ["Ball", "Figure", "Part", "Point", "draw_figure", "make_figure"]
+__all__ = ["COARSE_PX_M", "Ball", "Figure", "Part", "Point", "draw_figure", "make_figure"]
 
 ANGLES = np.linspace(0, 2 * np.pi, 9)[:-1]
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1).astype(np.float32)

@@ -18,7 +18,7 @@ from data.synthetic.road import TILE_M, Road
 __all__ = ["Ground"]
 
 HALF_M = 16.0  # the finest level covers this much on either side
-ACROSS_M, ALONG_M = 0.025, 0.05  # a texel of the finest level
+ACROSS_M, ALONG_M = 0.025, 0.05  # a texel of the finest level, for pictures of the usual size
 LEVELS = 4
 PLAIN, WORN, CROSSING = range(3)  # kinds of tile
 PAD = 2  # rows repeated on either side of a tile, for interpolation
@@ -33,9 +33,12 @@ def _blotches(rng: np.random.Generator, hw: tuple[int, int], cells: tuple[int, i
 class Ground:
     """The surface of one road."""
 
-    def __init__(self, road: Road, look: Look, seed: int) -> None:
+    def __init__(self, road: Road, look: Look, seed: int, width_px: int = 640) -> None:
+        """`width_px` of the pictures: small ones need less detail."""
         self.road, self.look = road, look
-        self.rows, self.cols = round(TILE_M / ALONG_M), round(2 * HALF_M / ACROSS_M)
+        coarse = 1 if width_px > 400 else 2 if width_px > 128 else 4
+        self.across_m, self.along_m = ACROSS_M * coarse, ALONG_M * coarse
+        self.rows, self.cols = round(TILE_M / self.along_m), round(2 * HALF_M / self.across_m)
         dice = Dice(seed, "ground")
         self.rng = dice.generator()
         self.asphalt = dice.uniform(70, 125) * (0.72 if look.wet else 1.0) + dice.uniform(-4, 4) * np.array([1, 0, -1])
@@ -54,7 +57,7 @@ class Ground:
     # ------------------------------------------------------------------------------------------ painting from above
 
     def _col(self, d: float) -> int:
-        return int(np.clip(round((d + HALF_M) / ACROSS_M), 0, self.cols))
+        return int(np.clip(round((d + HALF_M) / self.across_m), 0, self.cols))
 
     def _tile(self, kind: int, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
         """One tile from above: (rows, cols, 3) uint8 image and (rows, cols) uint8 scene classes. Rows go along s."""
@@ -69,7 +72,7 @@ class Ground:
         image[:, left:right] = self.asphalt
         grain = rng.standard_normal((rows, right - left), np.float32) * 5.0
         grain += _blotches(rng, grain.shape, (12, 9), 3.0)
-        d = (np.arange(left, right) + 0.5) * ACROSS_M - HALF_M
+        d = (np.arange(left, right) + 0.5) * self.across_m - HALF_M
         for lane in range(-road.lanes_left, road.lanes_right):
             offset = d - road.lane_d(lane)
             for track in (-0.8, 0.8):
@@ -86,7 +89,7 @@ class Ground:
             walk += [dice.integer(0, right - left), dice.integer(0, rows)]
             cv2.polylines(surface, [walk.astype(np.int32)], False, (self.asphalt * 0.62).tolist(), 1, cv2.LINE_AA)
         for _ in range(2 if road.sidewalk_m else 0):  # manholes
-            centre = (dice.integer(20, right - left - 20), dice.integer(20, rows - 20))
+            centre = (dice.integer(right // 9, right - left - right // 9), dice.integer(20, rows - 20))
             cv2.ellipse(surface, centre, (13, 7), 0, 0, 360, (self.asphalt * 0.6).tolist(), -1, cv2.LINE_AA)
             cv2.ellipse(surface, centre, (11, 6), 0, 0, 360, (self.asphalt * 0.8).tolist(), 1, cv2.LINE_AA)
         self._sides(image, label)
@@ -101,13 +104,13 @@ class Ground:
                 a, b = sorted((self._col(edge), self._col(edge + side * road.sidewalk_m)))
                 slabs = np.zeros((self.rows, b - a), np.float32) + _blotches(rng, (self.rows, b - a), (32, 6), 5)
                 slabs += rng.standard_normal(slabs.shape, np.float32) * 3
-                slabs[:: round(0.9 / ALONG_M)] -= 22
-                slabs[:, :: round(0.6 / ACROSS_M)] -= 16
+                slabs[:: round(0.9 / self.along_m)] -= 22
+                slabs[:, :: round(0.6 / self.across_m)] -= 16
                 image[:, a:b] = self.pavement + slabs[..., None]
                 label[:, a:b] = SCENE["sidewalk"]
                 k, m = sorted((self._col(edge), self._col(edge + side * 0.2)))
                 image[:, k:m] = self.pavement * 1.12 + 6
-                image[:: round(1.2 / ALONG_M), k:m] -= 35
+                image[:: round(1.2 / self.along_m), k:m] -= 35
                 g, e = sorted((self._col(edge), self._col(edge - side * 0.1)))
                 image[:, g:e] *= 0.6
             else:
@@ -127,9 +130,9 @@ class Ground:
 
         def line(d: float, dashed: bool, colour: int = 1, width: float = 0.14) -> None:
             a = self._col(d - width / 2)
-            strip = paint[:, a : a + max(round(width / ACROSS_M), 1)]
+            strip = paint[:, a : a + max(round(width / self.across_m), 1)]
             if dashed:
-                s = (np.arange(self.rows) + 0.5) * ALONG_M % road.dash_period_m
+                s = (np.arange(self.rows) + 0.5) * self.along_m % road.dash_period_m
                 strip[s < road.dash_m] = colour
             else:
                 strip[:] = colour
@@ -164,7 +167,7 @@ class Ground:
         road = self.road
 
         def row(s: float) -> int:
-            return round((s + TILE_M / 2) / ALONG_M)
+            return round((s + TILE_M / 2) / self.along_m)
 
         half = 4.5  # of the side road
         left, right = self._col(road.left_m), self._col(road.right_m)
@@ -174,7 +177,7 @@ class Ground:
             image[band, a:b] = self.asphalt + self.rng.standard_normal((band.stop - band.start, b - a, 1)) * 6
             label[band, a:b] = SCENE["road"]
         for s0 in (-half - 3.6, half + 0.6):
-            bars = np.arange(left, right) * ACROSS_M % 1.0 < 0.5
+            bars = np.arange(left, right) * self.across_m % 1.0 < 0.5
             paint[row(s0) : row(s0 + 3.0), left:right][:, bars] = 1
         paint[row(-half - 5.2) : row(-half - 4.8), self._col(road.median_m + 0.1) : right] = 1
         paint[row(half + 4.8) : row(half + 5.2), left : self._col(-road.median_m - 0.1)] = 1
@@ -223,19 +226,19 @@ class Ground:
         np.clip(within, 0, TILE_M - 1e-3, out=within)
         image, owner = canvas.image[rows.top :], canvas.owner[rows.top :]
         footprint = rows.z**2 / (view.f * view.height_m)  # metres along the road in a pixel
-        level_of = np.clip(np.round(np.log(np.maximum(footprint / ALONG_M, 1e-3)) / np.log(4)), 0, LEVELS - 1)
+        level_of = np.clip(np.round(np.log(np.maximum(footprint / self.along_m, 1e-3)) / np.log(4)), 0, LEVELS - 1)
         for level in range(LEVELS):
             chosen = np.flatnonzero(level_of == level)
             if not len(chosen):
                 continue
             part = slice(int(chosen[0]), int(chosen[-1]) + 1)
             size = max(self.rows // 4**level, 4)
-            across = d[part] * np.float32(1 / (ACROSS_M * 2**level)) + np.float32(self.cols / 2 - 0.5)
+            across = d[part] * np.float32(1 / (self.across_m * 2**level)) + np.float32(self.cols / 2 - 0.5)
             along = within[part] * np.float32(size / TILE_M)
             along += (tile[part] * (size + 2 * PAD) + PAD - 0.5).astype(np.float32)[:, None]
             image[part] = cv2.remap(self.levels[level], across, along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        across = d * np.float32(1 / ACROSS_M) + np.float32(self.cols / 2 - 0.5)
-        along = within * np.float32(1 / ALONG_M) + (tile * self.rows - 0.5).astype(np.float32)[:, None]
+        across = d * np.float32(1 / self.across_m) + np.float32(self.cols / 2 - 0.5)
+        along = within * np.float32(1 / self.along_m) + (tile * self.rows - 0.5).astype(np.float32)[:, None]
         owner[:] = cv2.remap(self.labels, across, along, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
         self._light(image, x, rows.z)
 

@@ -90,7 +90,10 @@ class Lens:
         mirror = cv2.blur(small[::-1], (3, max(depth // 10, 1)))
         mirror = cv2.resize(mirror, (w, depth))
         area = canvas.image[row : row + depth]
-        mixed = cv2.addWeighted(area, 1 - 0.38 * self.look.wet, mirror, 0.38 * self.look.wet, 0)
+        strength = 0.38 * self.look.wet * np.linspace(1, 0, depth, dtype=np.float32) ** 0.6
         ground = canvas.owner[row : row + depth]
         road = (ground == SCENE["road"]) | (ground == SCENE["lane marking"])
+        keep = cv2.resize(((1 - strength) * 255).astype(np.uint8)[:, None], (w, depth))
+        keep = cv2.merge([keep] * 3)
+        mixed = cv2.add(cv2.multiply(area, keep, scale=1 / 255), cv2.multiply(mirror, ~keep, scale=1 / 255))
         cv2.copyTo(mixed, road.view(np.uint8), area)

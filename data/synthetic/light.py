@@ -82,7 +82,7 @@ def make_look(seed: int, condition: Condition) -> Look:
     azimuth, up = dice.uniform(-3.14, 3.14), dice.uniform(0.3, 1.2)
     if condition == "dusk":
         up = dice.uniform(0.05, 0.2)
-    sun_dir = np.array([np.sin(azimuth) * np.cos(up), np.sin(up), np.cos(azimuth) * np.cos(up)])
+    sun_dir = np.array([np.sin(azimuth) * np.cos(up), np.sin(up), np.cos(azimuth) * np.cos(up)], np.float32)
 
     def a(*bgr: float) -> np.ndarray:
         return np.array(bgr, np.float32)

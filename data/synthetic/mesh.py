@@ -5,7 +5,7 @@ Vehicle space: x right, y up, z to the front, origin on the ground below the mid
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -70,12 +70,15 @@ class Mesh:
         ]
         w, f = self.width / 2 * 0.95, self.length / 2
         floor = [(sx * w, y, z) for sx in (-1, 1) for y in (0.0, 1.0) for z in (-f + 0.6, f - 0.7)]
-        return Vehicle(
+        vehicle = Vehicle(
             self.length, self.width, self.height, self.box_name, quads, normals, np.array(self.colours, np.float32),
             np.array(self.kind), parts, np.array(discs, np.float32).reshape(-1, 14, 3),
             np.array(self.tail_lamps, np.float32), np.array(self.head_lamps, np.float32),
             [np.array(hull, np.float32) for hull in self.hulls], self.box_name == "car", np.array(floor, np.float32),
         )  # fmt: skip
+        big = (0.5 * np.linalg.norm(across, axis=1) > 0.08) | np.isin(vehicle.kind, (Kind.TAIL, Kind.HEAD))
+        kept = {name: getattr(vehicle, name)[big] for name in ("quads", "normals", "colours", "kind", "part")}
+        return replace(vehicle, coarse=replace(vehicle, **kept))
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Vehicle:
     hulls: list[np.ndarray]  # (N, 3) corners of each part
     stacked: bool  # the second part stands on the first (a cabin on its body), not behind it
     floor: np.ndarray  # (8, 3) corners of the wheels and the frame
+    coarse: Vehicle | None = None  # the same without small quads, for far away
 
 
 def ring(half: float, front: float, rear: float, y_front: float, y_rear: float, cut: float) -> list[Point]:

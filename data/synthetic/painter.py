@@ -8,7 +8,7 @@ from data.synthetic.camera import NEAR_M, View
 from data.synthetic.canvas import SCENE, Canvas
 from data.synthetic.draw_vehicle import draw_vehicle
 from data.synthetic.facades import draw_face, make_facade, make_fence
-from data.synthetic.figure import draw_figure
+from data.synthetic.figure import COARSE_PX_M, draw_figure
 from data.synthetic.light import Look
 from data.synthetic.people import STEPS, bicycle, cyclist, motorcycle, motorcyclist, pedestrian
 from data.synthetic.sprites import make_sign, make_tree
@@ -30,7 +30,7 @@ SMALLEST_M = {
     "light": 1.0,
     "car": 1.0,
 }
-RIDER_ID = 10_000_000_000  # added to the track id of what is ridden
+RIDER_ID = 250_000_000  # added to the track id of what is ridden
 STEEL = (118, 116, 114)
 Place = tuple[float, float, float, float]
 
@@ -154,10 +154,10 @@ def _square(place: Place, half: float) -> np.ndarray:
 
 
 def _people(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
-    canvas.shade(
-        view.project(_square(place, 0.38 if thing.kind == "pedestrian" else 0.7)),
-        look.shadow * 0.8 * look.clear(place[2]),
-    )
+    """People on foot, and cycles with and without riders: two objects each."""
+    if view.f / place[2] > COARSE_PX_M:
+        patch = _square(place, 0.38 if thing.kind == "pedestrian" else 0.7)
+        canvas.shade(view.project(patch), look.shadow * 0.8 * look.clear(place[2]))
     step = int(thing.phase * STEPS / (2 * np.pi)) % STEPS
     if thing.kind == "pedestrian":
         figures = [("pedestrian", pedestrian(thing.seed, step, thing.variant == "standing"))]

@@ -78,12 +78,14 @@ def pedestrian(seed: int, step: int, standing: bool = False) -> Figure:
     skirt = dice.chance(0.15)
     coat = dice.chance(0.25)
 
+    bare = dice.chance(0.3)
+
     def arm(side: int, turn: float) -> list[Part]:
         elbow = (side * 0.135 * h, chest - 0.17 * h, 0.15 * h * float(np.sin(turn)))
         hand = (side * 0.13 * h, elbow[1] - 0.14 * h, elbow[2] + 0.14 * h * float(np.sin(turn + 0.35)))
         return [
             Part(((side * 0.115 * h, chest, 0.0, 0.036 * h), (*elbow, 0.030 * h)), top, 0.85),
-            Part(((*elbow, 0.028 * h), (*hand, 0.022 * h)), top if dice.chance(0.7) else SKIN[1], 0.9, fine=True),
+            Part(((*elbow, 0.028 * h), (*hand, 0.022 * h)), SKIN[1] if bare else top, 0.9, fine=True),
         ]
 
     for side, turn in sorted(legs, key=lambda leg: leg[1]):

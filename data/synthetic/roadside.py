@@ -49,9 +49,8 @@ class Roadside:
                     if self.road.near_crossing(s, 15) or not slot.chance(0.55 * min(self.density, 1.2)):
                         continue
                     yaw = (0.0 if side > 0 or slot.chance(0.2) else math.pi) + slot.uniform(-0.05, 0.05)
-                    kind = "truck" if slot.chance(0.0) else "car"
                     yield Thing(
-                        kind,
+                        "car",
                         s + slot.uniform(-0.4, 0.4),
                         edge - side * 1.1,
                         slot.integer(0, 4095),

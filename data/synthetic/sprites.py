@@ -28,7 +28,7 @@ def make_tree(seed: int, kind: str) -> Sprite:
         trunk = np.array([[x - 7, h], [x - 4, h * 0.45], [x + 4, h * 0.45], [x + 7, h]], np.int32)
         cv2.fillConvexPoly(image, trunk, (bark * 0.8, bark * 0.95, bark * 1.1, 255), cv2.LINE_AA)
         cv2.fillConvexPoly(image, trunk + [[7, 0], [5, 0], [0, 0], [0, 0]], (bark * 0.5, bark * 0.6, bark * 0.7, 255))
-    count = {"round": 420, "tall": 380, "cone": 420, "bush": 260}[kind]
+    count = {"round": 900, "tall": 700, "cone": 800, "bush": 500}[kind]
     lumps = rng.normal(0, 1, (9, 2)) * 0.33
     for index in range(count):
         t = index / count  # from the dark inside to the lit outside
@@ -45,7 +45,7 @@ def make_tree(seed: int, kind: str) -> Sprite:
             py = h * (0.36 + 0.24 * np.clip(lump[1] + rng.normal(0, 0.36), -1.35, 1.5))
         lit = 0.42 + 0.5 * t + 0.35 * (0.5 - py / h) + 0.12 * (w / 2 - px) / w + rng.normal(0, 0.08)
         colour = np.clip(leaf * lit + rng.normal(0, 4, 3), 0, 255)
-        size = rng.uniform(0.5, 1.0) * (13 - 7 * t) * (0.8 if kind == "cone" else 1.0)
+        size = rng.uniform(0.5, 1.0) * (13 - 9 * t) * (0.8 if kind == "cone" else 1.0)
         axes = (int(size) + 1, int(size * 0.75) + 1)
         cv2.ellipse(image, (int(px), int(py)), axes, int(rng.uniform(0, 180)), 0, 360, (*colour.tolist(), 255), -1)
     return make_sprite(image)
