@@ -182,7 +182,8 @@ class Canvas:
 def _glow() -> np.ndarray:
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     r = np.sqrt(x * x + y * y)
-    return np.clip(255 * (np.exp(-((r / 0.16) ** 2)) + 0.35 * np.clip(1 - r, 0, 1) ** 2.5), 0, 255).astype(np.uint8)
+    light = 255 * (np.exp(-((r / 0.16) ** 2)) + 0.35 * np.clip(1 - r, 0, 1) ** 2.5)
+    return np.asarray(np.minimum(light, 255), np.uint8)
 
 
 def _shadow() -> np.ndarray:

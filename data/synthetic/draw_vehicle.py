@@ -42,9 +42,9 @@ def draw_vehicle(
     a, b = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
     visible &= abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 0.7  # twice the area in pixels
     under = look.plain((13, 13, 13), x, z, 0.0)
-    order = range(len(hulls))
+    order = list(range(len(hulls)))
     if not vehicle.stacked:
-        order = sorted(order, key=lambda part: -float(hulls[part][:, 2].mean()))
+        order.sort(key=lambda part: -float(hulls[part][:, 2].mean()))
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
     for index, part in enumerate(order):
         outlines = [

@@ -16,7 +16,7 @@ from data.synthetic.light import BEAM, Look
 __all__ = ["Facade", "draw_face", "make_facade", "make_fence"]
 
 WALLS = [(150, 175, 195), (110, 140, 175), (95, 115, 150), (165, 170, 172), (130, 135, 140), (190, 205, 212),
-         (120, 150, 190), (85, 95, 120), (175, 180, 165), (140, 165, 205), (105, 110, 112), (160, 190, 215)]  # fmt: skip
+         (120, 150, 190), (85, 95, 120), (175, 180, 165), (140, 165, 205), (105, 110, 112)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def draw_face(
         tb = (near - za) / (zb - za)
     base = np.array([[xa + (xb - xa) * t, ya + (yb - ya) * t, za + (zb - za) * t] for t in (ta, tb)])
     low = view.project(base)
-    high = view.project(base + (0, height_m, 0))
+    high = view.project(base + np.array([0, height_m, 0]))
     if low[1, 0] < low[0, 0]:  # seen from behind: mirror it
         base, low, high, ta, tb = base[::-1], low[::-1], high[::-1], tb, ta
     if low[1, 0] - low[0, 0] < 0.4:

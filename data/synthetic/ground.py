@@ -1,7 +1,8 @@
 """The ground: a textured road surface with its markings, seen in perspective, and the class of every point of it.
 
-The surface is a few tiles of TILE_M, each painted from above once, at four levels of detail. A picture row sees one depth,
-so that one `remap` a level paints it. Levels get four times coarser along the road and twice across, as perspective wants.
+The surface is a few tiles of TILE_M, each painted from above once, at four levels of detail. A picture row sees one
+depth, so that one `remap` a level paints it. Levels get four times coarser along the road and twice across, as
+perspective wants.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Ground:
         if kind == CROSSING:
             self._crossing(image, label, paint)
         rows, cols = np.nonzero(paint)
-        worn = _blotches(self.rng, paint.shape, (120, 160), 1.0)[rows, cols]
+        worn = _blotches(self.rng, (self.rows, self.cols), (120, 160), 1.0)[rows, cols]
         keep = np.clip(1 - self.wear * (0.6 + worn), 0.25, 1)[:, None]
         colours = np.array([[0, 0, 0], [self.white] * 3, [60, 190, 235]], np.float32)[paint[rows, cols]]
         image[rows, cols] = image[rows, cols] * (1 - keep) + (colours + self.rng.normal(0, 5, (len(rows), 1))) * keep

@@ -95,5 +95,7 @@ class Lens:
         road = (ground == SCENE["road"]) | (ground == SCENE["lane marking"])
         keep = cv2.resize(((1 - strength) * 255).astype(np.uint8)[:, None], (w, depth))
         keep = cv2.merge([keep] * 3)
-        mixed = cv2.add(cv2.multiply(area, keep, scale=1 / 255), cv2.multiply(mirror, ~keep, scale=1 / 255))
+        mixed = cv2.add(
+            cv2.multiply(area, keep, scale=1 / 255), cv2.multiply(mirror, cv2.bitwise_not(keep), scale=1 / 255)
+        )
         cv2.copyTo(mixed, road.view(np.uint8), area)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 __all__ = [
-    "CHROME", "GLASS", "GLASS_HIGH", "LAMP", "LENS", "PLATE", "RIM", "TRIM", "TYRE", "Colour", "Face", "Kind", "Mesh", "Point", "Vehicle",
-    "add_band", "add_box", "add_panel", "add_wheels", "inset", "ring",
+    "CHROME", "GLASS", "GLASS_HIGH", "LAMP", "LENS", "PLATE", "RIM", "TRIM", "TYRE", "Colour", "Face", "Kind", "Mesh",
+    "Point", "Vehicle", "add_band", "add_box", "add_panel", "add_wheels", "inset", "ring",
 ]  # fmt: skip
 
 Point = tuple[float, float, float]

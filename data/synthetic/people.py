@@ -145,13 +145,23 @@ def bicycle(seed: int) -> Figure:
         Part(_wheel(-0.52, 0.335, 0.018), (28, 28, 28), ring=True),
         Part(_wheel(0.55, 0.335, 0.018), (28, 28, 28), ring=True),
         tube((0, 0.335, -0.52), crank), tube((0, 0.335, -0.52), seat), tube(crank, seat), tube(crank, head),
-        tube(seat, head), tube(head, (0, 0.335, 0.55)), tube((-0.26, 1.02, 0.30), (0.26, 1.02, 0.30), 0.016, (50, 50, 50)),
-        tube((0, 0.86, 0.36), (0, 1.02, 0.32), 0.018), Part(((0, 0.92, -0.34, 0.045), (0, 0.93, -0.16, 0.03)), (30, 30, 30)),
+        tube(seat, head), tube(head, (0, 0.335, 0.55)), tube((0, 0.86, 0.36), (0, 1.02, 0.32), 0.018),
+        tube((-0.26, 1.02, 0.30), (0.26, 1.02, 0.30), 0.016, (50, 50, 50)),
+        Part(((0, 0.92, -0.34, 0.045), (0, 0.93, -0.16, 0.03)), (30, 30, 30)),
         Part(((0, 0.66, -0.5, 0.03),), (35, 30, 220)),
     ])  # fmt: skip
 
 
-def _seated(dice: Dice, seat_y: float, lean: float, hands: Point, feet: list[Point], helmet: Point | None, jacket: Point) -> list[Part]:  # fmt: skip
+def _seated(
+    dice: Dice,
+    seat_y: float,
+    lean: float,
+    hands: Point,
+    feet: list[Point],
+    helmet: Point | None,
+    jacket: Point,
+) -> list[Part]:
+    """Someone who sits on a saddle with hands on the bar."""
     h = dice.uniform(1.65, 1.85)
     trousers = dice.choice(TROUSERS)
     hip, chest = (
@@ -164,7 +174,8 @@ def _seated(dice: Dice, seat_y: float, lean: float, hands: Point, feet: list[Poi
         knee = (side * 0.10, float(middle[1]) + 0.10, float(middle[2]) + 0.20)
         parts += [Part(((side * 0.09, float(hip[1]), float(hip[2]), 0.085), (*knee, 0.065)), trousers, 0.9),
                   Part(((*knee, 0.06), (side * 0.10, foot[1], foot[2], 0.045)), trousers, 0.85),
-                  Part(((side * 0.10, foot[1] - 0.02, foot[2] - 0.02, 0.04), (side * 0.10, foot[1] - 0.02, foot[2] + 0.13, 0.035)), (35, 35, 38), fine=True)]  # fmt: skip
+                  Part(((side * 0.10, foot[1] - 0.02, foot[2] - 0.02, 0.04),
+                        (side * 0.10, foot[1] - 0.02, foot[2] + 0.13, 0.035)), (35, 35, 38), fine=True)]  # fmt: skip
     cx, cy, cz = 0.0, float(chest[1]), float(chest[2])
     parts.append(
         Part(
@@ -212,7 +223,8 @@ def motorcycle(seed: int) -> Figure:
     r = 0.24 if scooter else 0.31
     machine = [
         Part(_wheel(-0.62, r, 0.06), (26, 26, 26)), Part(_wheel(0.68, r, 0.055), (26, 26, 26)),
-        Part(((0, r, -0.62, 0.07),), (120, 120, 122), fine=True), Part(((0, r, 0.68, 0.07),), (120, 120, 122), fine=True),
+        Part(((0, r, -0.62, 0.07),), (120, 120, 122), fine=True),
+        Part(((0, r, 0.68, 0.07),), (120, 120, 122), fine=True),
         Part(((0, 0.42, -0.3, 0.15), (0, 0.42, 0.15, 0.15), (0, 0.62, -0.2, 0.13)), (60, 60, 64)),
         Part(((0, 0.95, 0.42, 0.05), (0, r, 0.68, 0.045)), (110, 110, 112)),
         Part(((0, 0.80, -0.75, 0.08), (0, 0.78, -0.1, 0.13)), (32, 32, 34)),

@@ -1,6 +1,6 @@
-"""The road: how it bends and rises, and what lies across it. Lengths are metres; s runs along, d to the right of the middle.
+"""The road: how it bends and rises, and what lies across it.
 
-Traffic keeps to the right: d > 0 is our direction.
+Lengths are metres; s runs along the road, d to the right of its middle. Traffic keeps to the right: ours is at d > 0.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Road:
 
     def heading(self, s: np.ndarray) -> np.ndarray:
         """Heading in radians at s, positive to the right."""
-        return np.sum([a * np.sin(s / length + p) for a, length, p in self.bends], axis=0) + np.zeros_like(s)
+        return np.asarray(sum(a * np.sin(s / length + p) for a, length, p in self.bends))
 
     def height(self, s: np.ndarray) -> np.ndarray:
         """Height in metres at s."""
-        return np.sum([a * np.sin(s / length + p) for a, length, p in self.hills], axis=0) + np.zeros_like(s)
+        return np.asarray(sum(a * np.sin(s / length + p) for a, length, p in self.hills))
 
     def is_crossing(self, tile: int) -> bool:
         """Whether the tile of the surface with this number is a junction."""
@@ -79,7 +79,8 @@ class Road:
 def make_road(seed: int) -> Road:
     """The road of a seed."""
     dice = Dice(seed, "road")
-    setting = dice.choice(("city", "city", "city", "suburb", "suburb", "rural", "highway"))
+    settings: tuple[Setting, ...] = ("city", "city", "city", "suburb", "suburb", "rural", "highway")
+    setting = dice.choice(settings)
     yellow = dice.chance(0.5)
     dash_m, period_m = dice.choice(((3.0, 12.0), (3.0, 8.0), (4.0, 12.0), (2.0, 6.0)))
     bendy = {"city": 0.5, "suburb": 0.9, "rural": 1.3, "highway": 0.6}[setting]

@@ -1,4 +1,4 @@
-"""What stands along the road: houses, fences, trees, lamps, signs, and parked cars; a pure function of seed and place."""
+"""What stands along the road: houses, fences, trees, lamps, signs, parked cars; a function of seed and place."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Roadside:
                     slot = Dice(self.seed, "drive", side, k)
                     if self.road.near_crossing(k * 27.0, 16) or not slot.chance(0.22 * self.density):
                         continue
-                    yield Thing("car", k * 27.0, edge + side * (road.sidewalk_m + 3.2), slot.integer(0, 4095), thing_id(45 + side, k),
+                    d, number = edge + side * (road.sidewalk_m + 3.2), thing_id(45 + side, k)
+                    yield Thing("car", k * 27.0, d, slot.integer(0, 4095), number,
                                 side * slot.choice((1.57, -1.57, 1.2, -1.9)))  # fmt: skip
             if road.sidewalk_m:
                 for k in self._slots(tile, 31.0):

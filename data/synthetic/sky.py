@@ -94,7 +94,7 @@ class Sky:
         """Paint the part in view, and fill below it with the colour of the far distance."""
         heading = (view.heading0 + np.pi) % (2 * np.pi) - np.pi
         left = int(np.clip(self.w / 2 + self.focal * heading - canvas.hw[1] / 2, 0, self.w - canvas.hw[1]))
-        shift = int(round(view.cy - self.horizon))
+        shift = round(view.cy - self.horizon)
         columns = slice(left, left + canvas.hw[1])
         first, rows = max(shift, 0), min(self.h + shift, canvas.hw[0])
         if rows > first:

@@ -27,7 +27,9 @@ def make_tree(seed: int, kind: str) -> Sprite:
         bark, x = dice.uniform(50, 95), w / 2
         trunk = np.array([[x - 7, h], [x - 4, h * 0.45], [x + 4, h * 0.45], [x + 7, h]], np.int32)
         cv2.fillConvexPoly(image, trunk, (bark * 0.8, bark * 0.95, bark * 1.1, 255), cv2.LINE_AA)
-        cv2.fillConvexPoly(image, trunk + [[7, 0], [5, 0], [0, 0], [0, 0]], (bark * 0.5, bark * 0.6, bark * 0.7, 255))
+        cv2.fillConvexPoly(
+            image, trunk + np.array([[7, 0], [5, 0], [0, 0], [0, 0]]), (bark * 0.5, bark * 0.6, bark * 0.7, 255)
+        )
     count = {"round": 900, "tall": 700, "cone": 800, "bush": 500}[kind]
     lumps = rng.normal(0, 1, (9, 2)) * 0.33
     for index in range(count):
@@ -91,7 +93,7 @@ def make_sign(kind: str, variant: int) -> Sprite:
         _text(image, "STOP", (c, c), 1.25, WHITE, 4)
     elif kind == "yield":
         for radius, colour in ((70, RED), (44, WHITE)):
-            fill(ring(3, radius, np.pi) - [0, 14], colour)
+            fill(ring(3, radius, np.pi) - np.array([0, 14]), colour)
     elif kind in ("limit", "no_entry", "no_parking"):
         disc(62, RED)
         if kind == "limit":
@@ -105,7 +107,7 @@ def make_sign(kind: str, variant: int) -> Sprite:
                 cv2.line(image, (c - 33 * flip, c - 33), (c + 33 * flip, c + 33), (*RED, 255), 11, cv2.LINE_AA)
     elif kind == "warning":
         for radius, colour in ((70, RED), (46, WHITE if dice.chance(0.7) else YELLOW)):
-            fill(ring(3, radius) + [0, 14], colour)
+            fill(ring(3, radius) + np.array([0, 14]), colour)
         cv2.line(image, (c, c - 4), (c, c + 18), (*BLACK, 255), 8, cv2.LINE_AA)
         cv2.circle(image, (c, c + 30), 5, (*BLACK, 255), -1, cv2.LINE_AA)
     elif kind in ("diamond", "priority"):
@@ -122,17 +124,17 @@ def make_sign(kind: str, variant: int) -> Sprite:
     elif kind == "blue":
         disc(62, WHITE)
         disc(58, BLUE)
-        arrow = np.array([[-7, 36], [-7, 0], [-24, 0], [0, -36], [24, 0], [7, 0], [7, 36]], np.float32)
+        pointer = np.array([[-7, 36], [-7, 0], [-24, 0], [0, -36], [24, 0], [7, 0], [7, 36]], np.float32)
         turn = np.deg2rad(dice.choice((0, 45, -90, 90, 215)))
         spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-        cv2.fillPoly(image, [(arrow @ spin + c).astype(np.int32)], (*WHITE, 255), cv2.LINE_AA)
+        cv2.fillPoly(image, [(pointer @ spin + c).astype(np.int32)], (*WHITE, 255), cv2.LINE_AA)
     elif kind in ("parking", "zebra"):
         cv2.rectangle(image, (4, 4), (w - 5, n - 5), (*WHITE, 255), -1)
         cv2.rectangle(image, (8, 8), (w - 9, n - 9), (*BLUE, 255), -1)
         if kind == "parking":
             _text(image, "P", (c, c), 3.0, WHITE, 10)
         else:
-            fill(ring(3, 54) + [0, 12], WHITE)
+            fill(ring(3, 54) + np.array([0, 12]), WHITE)
             cv2.line(image, (c, c - 8), (c, c + 18), (*BLACK, 255), 8, cv2.LINE_AA)
             cv2.circle(image, (c, c - 18), 6, (*BLACK, 255), -1, cv2.LINE_AA)
     elif kind == "limit_us":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 from data.synthetic.dice import Dice
 from data.synthetic.mesh import (
@@ -26,7 +27,7 @@ from data.synthetic.mesh import (
 
 __all__ = ["make_vehicle"]
 
-PAINT = [(232, 232, 230), (225, 226, 228), (28, 27, 26), (45, 43, 42), (120, 118, 116), (168, 166, 164), (175, 172, 170),
+PAINT = [(232, 232, 230), (225, 226, 228), (28, 27, 26), (45, 43, 42), (120, 118, 116), (168, 166, 164),
          (42, 34, 150), (35, 30, 185), (130, 72, 32), (95, 50, 25), (150, 110, 60), (60, 85, 50), (80, 150, 190),
          (40, 120, 205), (60, 70, 90), (110, 130, 150), (25, 195, 235)]  # fmt: skip
 
@@ -59,8 +60,8 @@ def _car(dice: Dice, kind: str) -> Mesh:
     ]
     dark = _darker(paint, 0.55)
     sill = TRIM if kind in ("suv", "van", "pickup") or dice.chance(0.3) else dark
-    for (a, b), colour in zip(zip(rings, rings[1:], strict=False), (sill, paint, paint), strict=True):
-        add_band(mesh, a, b, colour)
+    for (low_ring, high_ring), colour in zip(pairwise(rings), (sill, paint, paint), strict=True):
+        add_band(mesh, low_ring, high_ring, colour)
     top = rings[3]
     mesh.quad([top[7], top[6], top[1], top[0]], paint)  # bonnet and deck
     mesh.quad([top[6], top[5], top[2], top[1]], paint)
@@ -74,10 +75,10 @@ def _car(dice: Dice, kind: str) -> Mesh:
     add_panel(mesh, -half * 0.9, half * 0.9, low + 0.02, low + 0.14, z, TRIM)
     add_panel(mesh, -half * 0.88, half * 0.88, low + 0.30, low + 0.325, z, dark)
     for side in (-1, 1):
-        a, b = sorted((side * (half - 0.06), side * (half - 0.06 - lamp)))
-        add_panel(mesh, a, b, y1, y2, z, LENS, Kind.TAIL)
-        a, b = sorted((side * (half - 0.08), side * (half - 0.02 - lamp)))
-        add_panel(mesh, a, b, hood - 0.26, hood - 0.12, front + 0.012, LAMP, Kind.HEAD)
+        x1, x2 = sorted((side * (half - 0.06), side * (half - 0.06 - lamp)))
+        add_panel(mesh, x1, x2, y1, y2, z, LENS, Kind.TAIL)
+        x1, x2 = sorted((side * (half - 0.08), side * (half - 0.02 - lamp)))
+        add_panel(mesh, x1, x2, hood - 0.26, hood - 0.12, front + 0.012, LAMP, Kind.HEAD)
         mesh.tail_lamps.append((side * (half - 0.06 - lamp / 2), (y1 + y2) / 2, z))
         mesh.head_lamps.append((side * (half - 0.25), hood - 0.19, front + 0.02))
     add_panel(mesh, -0.27, 0.27, y1 + 0.01, y1 + 0.13, z - 0.01, PLATE)
@@ -176,8 +177,8 @@ def _car(dice: Dice, kind: str) -> Mesh:
 
 def _lamps(mesh: Mesh, half: float, front: float, rear: float, y: float) -> None:
     for side in (-1, 1):
-        a, b = sorted((side * (half - 0.08), side * (half - 0.42)))
-        add_panel(mesh, a, b, y, y + 0.16, rear - 0.02, LENS, Kind.TAIL)
+        x1, x2 = sorted((side * (half - 0.08), side * (half - 0.42)))
+        add_panel(mesh, x1, x2, y, y + 0.16, rear - 0.02, LENS, Kind.TAIL)
         mesh.tail_lamps.append((side * (half - 0.25), y + 0.08, rear - 0.03))
 
 
@@ -215,8 +216,8 @@ def _truck(dice: Dice) -> Mesh:
     for face, (u1, u2) in ((faces[0], (0.12, 0.6)), (faces[2], (0.4, 0.88))):
         mesh.quad(inset(face, u1, u2, 0.52, 0.86), GLASS, Kind.GLASS)
     for side in (-1, 1):
-        a, b = sorted((side * (half - 0.1), side * (half - 0.5)))
-        add_panel(mesh, a, b, 0.78, 0.98, front + 0.02, LAMP, Kind.HEAD)
+        x1, x2 = sorted((side * (half - 0.1), side * (half - 0.5)))
+        add_panel(mesh, x1, x2, 0.78, 0.98, front + 0.02, LAMP, Kind.HEAD)
         mesh.head_lamps.append((side * (half - 0.3), 0.88, front + 0.03))
     return mesh
 
@@ -251,8 +252,8 @@ def _bus(dice: Dice) -> Mesh:
     mesh.quad(inset(faces[3], 0.25, 0.75, 0.88, 0.93), (40, 170, 250), Kind.HEAD)
     _lamps(mesh, half, front, rear, 0.75)
     for side in (-1, 1):
-        a, b = sorted((side * (half - 0.1), side * (half - 0.5)))
-        add_panel(mesh, a, b, 0.62, 0.80, front + 0.02, LAMP, Kind.HEAD)
+        x1, x2 = sorted((side * (half - 0.1), side * (half - 0.5)))
+        add_panel(mesh, x1, x2, 0.62, 0.80, front + 0.02, LAMP, Kind.HEAD)
         mesh.head_lamps.append((side * (half - 0.3), 0.7, front + 0.03))
     return mesh
 

@@ -1,7 +1,7 @@
 """What stands and moves along the road: a pure function of the seed, the time and where one looks.
 
-Everything lives in numbered slots, on lanes whose traffic shares one mean speed, so that nothing has a history: slot k of
-a lane is where it is at time t, in a drive of any length, and its number makes its track id.
+Everything lives in numbered slots, on lanes whose traffic shares one mean speed, so that nothing has a history: slot k
+of a lane is where it is at time t, in a drive of any length, and its number makes its track id.
 """
 
 from __future__ import annotations
@@ -75,10 +75,12 @@ class World:
                 if lane == self.lane and abs(rest - self.start) < (17.0 if kind in ("truck", "bus") else 12.0):
                     continue
                 s = rest + moved + slot.uniform(0.2, 1.2) * math.sin(slot.uniform(0.2, 0.5) * t + slot.uniform(0, 6.28))
-                yield Thing(
-                    kind, s, road.lane_d(lane) + slot.uniform(-0.25, 0.25), slot.integer(0, 4095), thing_id(20 + lane, k),
-                    0.0 if along > 0 else math.pi, braking=slot.chance(0.2),
-                )  # fmt: skip
+                d, seed, yaw = (
+                    road.lane_d(lane) + slot.uniform(-0.25, 0.25),
+                    slot.integer(0, 4095),
+                    math.pi * (along < 0),
+                )
+                yield Thing(kind, s, d, seed, thing_id(20 + lane, k), yaw, braking=slot.chance(0.2))
 
     def _walkers(self, t: float, here: float) -> Iterator[Thing]:
         """People on the sidewalks, alone or in pairs."""
