@@ -12,7 +12,8 @@ from data.synthetic.mesh import RIM, TYRE, Kind, Vehicle
 
 __all__ = ["draw_vehicle"]
 
-COARSE_PX = 20  # vehicles of less height are drawn without small things
+COARSE_PX, TINY_PX = 22, 11  # vehicles of less height are drawn without small things, or as outlines
+WHEEL = np.array([(17, 17, 17), TYRE, RIM, (70, 70, 70)], np.float32)  # arch, tyre, rim, hub
 SHADOW = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], np.float32)
 
 
@@ -30,14 +31,15 @@ def draw_vehicle(
     origin = np.array([x, y, z], np.float32)
     hulls = [hull @ spin + origin for hull in vehicle.hulls]
     cut = min(float(hull[:, 2].min()) for hull in hulls) < NEAR_M
-    if height_px > 8:
+    if height_px < TINY_PX and not cut:
+        return _draw_tiny(canvas, view, look, vehicle, hulls, origin, owner)
+    if height_px > 14:
         _shade(canvas, view, look, vehicle, spin, origin)
 
     quads = vehicle.quads @ spin + origin  # (Q, 4, 3)
     normals = vehicle.normals @ spin
     colours = _colours(look, vehicle, normals, origin, braking)
-    eye = np.array([0, view.height_m, 0], np.float32)
-    visible = ((eye - quads[:, 0]) * normals).sum(1) > 0
+    visible = ((np.array([0, view.height_m, 0], np.float32) - quads[:, 0]) * normals).sum(1) > 0
     flat = view.project(quads)
     a, b = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
     visible &= abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 0.7  # twice the area in pixels
@@ -67,6 +69,30 @@ def draw_vehicle(
             _draw_wheels(canvas, view, look, vehicle, spin, origin)
     if not cut:
         _draw_lamps(canvas, view, look, vehicle, spin, origin, braking)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _draw_tiny(
+    canvas: Canvas, view: View, look: Look, vehicle: Vehicle, hulls: list[np.ndarray], origin: np.ndarray, owner: int
+) -> tuple[float, float, float, float]:
+    """A vehicle far away: the outlines of its parts; returns its box."""
+    x, _, z = origin.tolist()
+    flat = [view.project(hull) for hull in hulls]
+    colours = look.mix(vehicle.part_colours, look.light_at(x, z, 0.45) * 0.85, z).tolist()
+    order = [0, 1] if vehicle.stacked else sorted(range(len(flat)), key=lambda part: -float(hulls[part][:, 2].mean()))
+    for part in order[: len(flat)]:
+        canvas.polygon(cv2.convexHull(flat[part])[:, 0], colours[part], owner)
+    points = np.concatenate(flat)
+    low, high = points.min(0), points.max(0)
+    if look.lights > 0.2:
+        away = vehicle.tail_lamps if float(hulls[0][0, 2]) > z else vehicle.head_lamps
+        colour = (60, 50, 225) if away is vehicle.tail_lamps else (225, 240, 250)
+        middle, reach = (low + high) / 2, (high - low) * 0.3
+        for u in (middle[0] - reach[0], middle[0] + reach[0]):
+            corners = np.array(
+                [[u - 0.6, middle[1]], [u + 0.6, middle[1]], [u + 0.6, middle[1] + 1], [u - 0.6, middle[1] + 1]]
+            )
+            canvas.polygon(corners, look.mix(np.array(colour), 1.0, z * 0.5).tolist())
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
@@ -133,7 +159,7 @@ def _draw_wheels(
     x, _, z = origin.tolist()
     points = vehicle.discs @ spin + origin  # (D, 14, 3)
     discs = view.project(points)
-    shades = [look.plain(colour, x, z, 0.3) for colour in ((17, 17, 17), TYRE, RIM, (70, 70, 70))]
+    shades = look.mix(WHEEL, look.light_at(x, z, 0.3), z).tolist()
     a, b = discs[:, 4] - discs[:, 0], discs[:, 8] - discs[:, 4]
     cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     for index in range(0, len(discs), 4):

@@ -68,6 +68,9 @@ class Mesh:
             for x, z, r in self.wheels
             for k in (1.2, 1.0, 0.66, 0.2)
         ]
+        area = 0.5 * np.linalg.norm(across, axis=1, keepdims=True)  # (Q, 1)
+        painted = np.array(self.colours, np.float32) * area
+        means = np.stack([painted[parts == part].sum(0) / area[parts == part].sum() for part in range(len(self.hulls))])
         w, f = self.width / 2 * 0.95, self.length / 2
         floor = [(sx * w, y, z) for sx in (-1, 1) for y in (0.0, 1.0) for z in (-f + 0.6, f - 0.7)]
         vehicle = Vehicle(
@@ -75,8 +78,9 @@ class Mesh:
             np.array(self.kind), parts, np.array(discs, np.float32).reshape(-1, 14, 3),
             np.array(self.tail_lamps, np.float32), np.array(self.head_lamps, np.float32),
             [np.array(hull, np.float32) for hull in self.hulls], self.box_name == "car", np.array(floor, np.float32),
+            means,
         )  # fmt: skip
-        big = (0.5 * np.linalg.norm(across, axis=1) > 0.08) | np.isin(vehicle.kind, (Kind.TAIL, Kind.HEAD))
+        big = (area[:, 0] > 0.08) | np.isin(vehicle.kind, (Kind.TAIL, Kind.HEAD))
         kept = {name: getattr(vehicle, name)[big] for name in ("quads", "normals", "colours", "kind", "part")}
         return replace(vehicle, coarse=replace(vehicle, **kept))
 
@@ -100,6 +104,7 @@ class Vehicle:
     hulls: list[np.ndarray]  # (N, 3) corners of each part
     stacked: bool  # the second part stands on the first (a cabin on its body), not behind it
     floor: np.ndarray  # (8, 3) corners of the wheels and the frame
+    part_colours: np.ndarray  # (parts, 3) mean colour of each part
     coarse: Vehicle | None = None  # the same without small quads, for far away
 
 

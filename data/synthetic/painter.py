@@ -23,15 +23,11 @@ __all__ = ["paint"]
 BOX = {name: index for index, name in enumerate(BOX_CLASSES)}
 REACH = {"truck": 5.8, "bus": 6.4, "car": 2.8, "bicycle": 1.0, "cyclist": 1.0, "motorcycle": 1.2, "tree": 4.0,
          "lamp": 2.5, "light": 9.0, "gantry": 12.0}  # fmt: skip
-SMALLEST_M = {
-    "pedestrian": 1.0,
-    "cyclist": 1.0,
-    "bicycle": 0.7,
-    "motorcycle": 1.0,
-    "sign": 0.7,
-    "light": 1.0,
-    "car": 1.0,
-}
+SMALLEST_M = {  # what is less than two pixels to so many metres away is left out
+    "pedestrian": 1.0, "cyclist": 0.8, "bicycle": 0.5, "motorcycle": 0.7, "sign": 0.5, "light": 0.8, "car": 0.35,
+    "truck": 0.5, "bus": 0.5,
+}  # fmt: skip
+CLEAR = 0.035  # and so is what fog leaves less of
 RIDER_ID = 250_000_000  # added to the track id of what is ridden
 Point = tuple[float, float, float]
 Place = tuple[float, float, float, float]
@@ -46,6 +42,7 @@ def paint(canvas: Canvas, view: View, look: Look, world: World, t: float) -> Non
     side = np.minimum(abs(near[:, 0]), abs(far[:, 0])) - reach
     z = np.maximum(near[:, 2], far[:, 2])
     inside = (z + reach > 2.0) & ((side < (z + reach) * (0.5 * view.hw[1] / view.f) + 1.0) | (ends[:, 2] > ends[:, 0]))
+    inside &= np.minimum(near[:, 2], far[:, 2]) < -np.log(CLEAR) * look.fog_m
     crests = view.crest_rows(np.minimum(near[:, 2], far[:, 2]) - reach)
     depths = z + 0.01 * abs(ends[:, 1]) * (ends[:, 2] > ends[:, 0])
     order = np.lexsort((ends[:, 1], ends[:, 0], -depths))
@@ -57,10 +54,8 @@ def paint(canvas: Canvas, view: View, look: Look, world: World, t: float) -> Non
         if thing.kind == "building":
             _building(canvas, view, look, thing)
         elif thing.kind == "fence":
-            ends = np.stack([near[index, :3], far[index, :3]])
-            if thing.d > 0 or (thing.d == 0 and view.d < 0):
-                ends = ends[::-1] if ends[0, 0] > ends[1, 0] else ends
-            draw_face(canvas, view, look, make_fence(thing.seed, thing.variant), ends, thing.height, 0.5)
+            line = np.stack([near[index, :3], far[index, :3]])
+            draw_face(canvas, view, look, make_fence(thing.seed, thing.variant), line, thing.height, 0.5)
         elif thing.kind == "tree":
             _tree(canvas, view, look, thing, place)
         elif thing.kind in ("car", "truck", "bus"):
@@ -96,7 +91,7 @@ def _building(canvas: Canvas, view: View, look: Look, thing: Thing) -> None:
     across = 0.25 + 0.75 * max(-float(sun[2]), 0)
     if house:
         _roof(canvas, view, look, thing, corners, side, front.roof)
-    if corners[0, 2] > 1.0:
+    if corners[0, 2] > 1.0 and not thing.phase:  # phase 1: a neighbour hides the end
         draw_face(canvas, view, look, end, corners[[0, 2]], thing.height, across)
     draw_face(canvas, view, look, front, corners[[0, 1]], thing.height, along)
 

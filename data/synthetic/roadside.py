@@ -11,6 +11,8 @@ from data.synthetic.thing import Thing, thing_id
 
 __all__ = ["Roadside"]
 
+HOUSE_M = {"city": 18.0, "suburb": 22.0}  # length of a building's slot
+
 
 class Roadside:
     """The standing things of one road, a tile at a time."""
@@ -79,39 +81,37 @@ class Roadside:
                                 1.57 + slot.uniform(-0.25, 0.25),
                             )
 
+    def _house(self, side: int, k: int) -> tuple[float, float, float, str, int] | None:
+        """Distance from the sidewalk, gap to the neighbours, height, kind and seed of the house in a slot, if any."""
+        city = self.road.setting == "city"
+        step = HOUSE_M[self.road.setting]
+        slot = Dice(self.seed, "house", side, k)
+        middle = (k + 0.5) * step
+        if self.road.near_crossing(middle, 5.6 + step / 2) or not slot.chance(0.92 if city else 0.8):
+            return None
+        ends = (middle - step / 2 + 1, middle + step / 2 - 1)
+        if any(self.road.near_crossing(end, 5.6) for end in ends):
+            return None
+        if city:
+            back, gap, tall = slot.uniform(1.0, 4.0), slot.choice((0.0, 0.0, 1.5)), slot.uniform(9, 26)
+            return back, gap, tall, "shop" if slot.chance(0.5) else "flat", slot.integer(0, 63)
+        return slot.uniform(6, 11), slot.uniform(3, 7), slot.uniform(4.5, 7), "house", slot.integer(0, 63)
+
     def _walls(self, tile: int) -> Iterator[Thing]:
+        """Houses and fences."""
         road = self.road
         setting = road.setting
         for side in (-1, 1):
             edge = (road.right_m if side > 0 else road.left_m) + side * road.sidewalk_m
-            if setting in ("city", "suburb"):
-                step = 18.0 if setting == "city" else 22.0
-                for k in self._slots(tile, step):
-                    slot = Dice(self.seed, "house", side, k)
-                    s0, s1 = k * step, (k + 1) * step
-                    if (
-                        self.road.near_crossing(s0 + 1, 5.6)
-                        or self.road.near_crossing(s1 - 1, 5.6)
-                        or self.road.near_crossing((s0 + s1) / 2, 5.6 + step / 2)
-                    ):
-                        continue
-                    if not slot.chance(0.92 if setting == "city" else 0.8):
-                        continue
-                    if setting == "city":
-                        back, gap, tall = slot.uniform(1.0, 4.0), slot.choice((0.0, 0.0, 1.5)), slot.uniform(9, 26)
-                        variant = "shop" if slot.chance(0.5) else "flat"
-                    else:
-                        back, gap, tall = slot.uniform(6, 11), slot.uniform(3, 7), slot.uniform(4.5, 7)
-                        variant = "house"
-                    yield Thing(
-                        "building",
-                        s0 + gap,
-                        edge + side * back,
-                        slot.integer(0, 63),
-                        length=step - 2 * gap,
-                        height=tall,
-                        variant=variant,
-                    )
+            step = HOUSE_M.get(setting, 0.0)
+            for k in self._slots(tile, step) if step else ():
+                if (house := self._house(side, k)) is None:
+                    continue
+                back, gap, tall, variant, seed = house
+                before = self._house(side, k - 1)
+                hidden = before is not None and not gap and not before[1] and before[0] <= back and before[2] >= tall
+                s, d, length = k * step + gap, edge + side * back, step - 2 * gap
+                yield Thing("building", s, d, seed, 0, 0.0, float(hidden), length, tall, variant)
             kind = {"highway": "rail"}.get(setting, self.fence if setting != "city" else "none")
             if setting == "highway" and Dice(self.seed, "barrier", side).chance(0.3):
                 kind = "wall"
@@ -125,7 +125,7 @@ class Roadside:
                         "fence",
                         k * 8.0,
                         edge + side * (0.9 if setting == "highway" else 0.5),
-                        k % 1 + slot.integer(0, 3),
+                        slot.integer(0, 3),
                         length=8.0,
                         height=tall,
                         variant=kind,

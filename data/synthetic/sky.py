@@ -52,11 +52,12 @@ class Sky:
                 star = (dice.integer(0, self.h - 1), dice.integer(0, self.w - 1))
                 image[star] += dice.uniform(10, 90) * (1 - look.clouds)
         self.owner = np.full((self.h, self.w), SCENE["sky"], np.uint8)
-        self._skyline(image, look, setting, dice, rng)
+        self._skyline(image, look, setting, Dice(seed, "skyline"))
         self.image = np.clip(image + rng.normal(0, 0.7, (self.h, self.w, 1)), 0, 255).astype(np.uint8)
 
-    def _skyline(self, image: np.ndarray, look: Look, setting: str, dice: Dice, rng: np.random.Generator) -> None:
+    def _skyline(self, image: np.ndarray, look: Look, setting: str, dice: Dice) -> None:
         """Hills, far woods, and far blocks in a city, back to front."""
+        rng, windows = dice.generator(), dice.generator()
         x = np.arange(self.w, dtype=np.float32)
         rows = np.arange(self.h)[:, None]
         light = look.ambient + 0.4 * look.sun
@@ -83,7 +84,7 @@ class Sky:
                         grey = dice.uniform(75, 150)
                         image[block] = look.mix(np.array([grey * 1.05, grey, grey * 0.97]), light, 420.0)
                         if look.lights > 0.2:
-                            lit = rng.random(
+                            lit = windows.random(
                                 (len(range(*block[0].indices(self.h))), len(range(left, min(left + wide, self.w))))
                             )
                             image[block][lit > 1 - 0.06 * look.lights] = (90, 150, 190)

@@ -16,7 +16,8 @@ class Thing(NamedTuple):
     seed: int
     track_id: int = 0
     yaw: float = 0.0  # against the road; pi = facing us
-    phase: float = 0.0  # of walking or pedalling, radians; state of a traffic light (0 red, 1 and yellow, 2 green)
+    phase: float = 0.0  # of walking or pedalling, radians; state of a traffic light (0 red, 1 and yellow, 2 green);
+    # 1 for a building whose near end a neighbour hides
     length: float = 0.0  # along the road
     height: float = 0.0
     variant: str = ""

@@ -93,7 +93,7 @@ class World:
             moved = 1.3 * way * t
             for k in self._slots(here, spacing, moved, 75):
                 slot = Dice(self.seed, "walker", side, way, k)
-                if not slot.chance(0.55):
+                if not slot.chance(0.45):
                     continue
                 s = (k + slot.uniform()) * spacing + moved
                 d = edge + side * slot.uniform(0.5, max(road.sidewalk_m - 0.3, 0.6))
