@@ -12,7 +12,7 @@ from data.synthetic.mesh import RIM, TYRE, Kind, Vehicle
 
 __all__ = ["draw_vehicle"]
 
-COARSE_PX, TINY_PX = 22, 11  # vehicles of less height are drawn without small things, or as outlines
+COARSE_PX, TINY_PX = 28, 12  # vehicles of less height are drawn without small things, or as outlines
 WHEEL = np.array([(17, 17, 17), TYRE, RIM, (70, 70, 70)], np.float32)  # arch, tyre, rim, hub
 SHADOW = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], np.float32)
 
@@ -42,7 +42,7 @@ def draw_vehicle(
     visible = ((np.array([0, view.height_m, 0], np.float32) - quads[:, 0]) * normals).sum(1) > 0
     flat = view.project(quads)
     a, b = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
-    visible &= abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 0.7  # twice the area in pixels
+    visible &= abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 2.0  # twice the area in pixels
     under = look.plain((13, 13, 13), x, z, 0.0)
     order = list(range(len(hulls)))
     if not vehicle.stacked:

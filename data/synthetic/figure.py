@@ -19,8 +19,8 @@ __all__ = ["COARSE_PX_M", "Ball", "Figure", "Part", "Point", "draw_figure", "mak
 ANGLES = np.linspace(0, 2 * np.pi, 9)[:-1]
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1).astype(np.float32)
 SLIM = np.array([0.45, 0.86], np.float32)  # of a part's lit side against the part
-COARSE_PX_M = 14  # under so many pixels a metre fine parts are left out
-SHADED_PX_M = 30  # and over so many there is a lit side
+COARSE_PX_M = 22  # under so many pixels a metre fine parts are left out
+SHADED_PX_M = 40  # and over so many there is a lit side
 Point = tuple[float, float, float]
 Ball = tuple[float, float, float, float]  # x, y, z, radius
 

@@ -18,7 +18,7 @@ CONDITIONS: tuple[Condition, ...] = tuple(name for name in get_args(Condition) i
 BEAM = np.array([0.85, 0.97, 1.0], np.float32)  # colour of headlights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Look:
     """The light of one drive."""
 

@@ -26,7 +26,7 @@ class World:
         """`density` scales how much is about: 0 leaves the road and nothing else, None lets the seed choose."""
         self.road, self.seed = road, seed
         dice = Dice(seed, "world")
-        self.density = dice.uniform(0.5, 1.3) if density is None else density
+        self.density = dice.uniform(0.5, 1.15) if density is None else density
         fast = {"city": 10.0, "suburb": 11.5, "rural": 19.0, "highway": 27.0}[road.setting]
         self.speed = fast * dice.uniform(0.8, 1.15)
         self.lane = dice.integer(0, road.lanes_right - 1)
