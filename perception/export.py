@@ -13,7 +13,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ from perception.layout import split_weight
 from perception.network.network import Network
 from perception.parity import Parity, compare
 from perception.tensors import tensor_from_frame
-from perception.training.checkpoint import load_network, metadata
+from perception.training.checkpoint import load_network, metadata, revision
 
 __all__ = ["ExportConfig", "export", "main"]
 
@@ -215,7 +215,7 @@ def body(config: ExportConfig) -> dict[str, Any]:
         raise ValueError(f"--heads: this run has no head {unknown[0]!r}; it has: {', '.join(trained)}")
     network.keep(heads)
     images, source = check_images(config, network.config.hw)
-    about = metadata(network, meta).to_json()
+    about = replace(metadata(network, meta), revision=revision()).to_json()
     parity = export(network, heads, about, images, config.out, config.weights == "fp16")
     print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}")
     print(parity)

@@ -16,7 +16,8 @@ __all__ = ["Parity", "compare"]
 STAGE_TOLERANCE = 2e-3  # largest error over the largest value; float32 sums in another order give about 1e-5
 MAP_AGREEMENT = 0.999  # share of pixels with the same class
 BOX_IOU = 0.99  # of each box with its partner
-BOX_SCORE = 0.05  # boxes above this must have a partner; below it the order of near-equal scores may cut others off
+BOX_SCORE = 0.05  # boxes above this must have a partner, unless the K best end within the tolerance
+SCORE_TOLERANCE = 0.01  # between a box and its partner
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,11 @@ def compare(truth: Sequence[Mapping[str, np.ndarray]], other: Sequence[Mapping[s
 
 def match(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
     """(N, 6) boxes of two engines -> smallest IoU of a box with its best partner of the same class, and how many."""
-    a = a[a[:, 4] > BOX_SCORE]
+    lowest = max((float(boxes[:, 4].min()) for boxes in (a, b) if len(boxes)), default=0.0)  # the last of the K best
+    a = a[a[:, 4] > max(BOX_SCORE, lowest + SCORE_TOLERANCE)]
     worst = 1.0
     for box in a:
-        same = b[(b[:, 5] == box[5]) & (np.abs(b[:, 4] - box[4]) < 0.01)]
+        same = b[(b[:, 5] == box[5]) & (np.abs(b[:, 4] - box[4]) < SCORE_TOLERANCE)]
         low, high = np.maximum(same[:, :2], box[:2]), np.minimum(same[:, 2:4], box[2:4])
         shared = (high - low).clip(min=0).prod(1)
         area = (same[:, 2:4] - same[:, :2]).prod(1) + (box[2:4] - box[:2]).prod() - shared

@@ -193,7 +193,7 @@ def test_models_that_are_not_ours_are_refused(
 
 
 def test_options_that_can_not_be_are_refused(refused: Callable[..., str], drive: Path) -> None:
-    assert "score_threshold" in refused(str(drive), "--score-threshold", "1.5")
+    assert "--score-threshold" in refused(str(drive), "--score-threshold", "1.5")
     assert "--max-frames" in refused(str(drive), "--max-frames", "0")
 
 
