@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from perception.cli import run as run_cli
 from perception.frames import open_source
 from perception.layout import split_weight
+from perception.network.boxes import ANSWERING
 from perception.network.network import Network
 from perception.parity import Parity, compare
 from perception.tensors import tensor_from_frame
@@ -77,8 +78,8 @@ class Stages(nn.Module):
         for name in self.network.masks:
             stages[f"stage_{name}_logits"] = raw.masks[name]
         if self.network.boxes is not None:
-            stages["stage_box_logits"] = raw.boxes["one_to_one"].logits
-            stages["stage_box_xyxy"] = raw.boxes["one_to_one"].boxes
+            stages["stage_box_logits"] = raw.boxes[ANSWERING].logits
+            stages["stage_box_xyxy"] = raw.boxes[ANSWERING].boxes
         return {name: final[name] for name in self.heads} | stages
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_iou
 
-from perception.network.boxes import RawBoxes
-from perception.training.assign import assign, pairwise_iou
+from perception.network.boxes import RawBoxes, pairwise_iou
+from perception.training.assign import assign
 from perception.training.losses import (
     BoxTargets,
     box_loss,

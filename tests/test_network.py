@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from perception.network.boxes import PRIOR, RawBoxes, decode
+from perception.network.boxes import DUPLICATE_IOU, PRIOR, RawBoxes, decode, pairwise_iou
 from perception.network.features import DetailPath
 from perception.network.masks import class_map
 from perception.network.network import Network, NetworkConfig
@@ -149,12 +149,26 @@ def test_decode_against_a_slow_reference() -> None:
     raw = RawBoxes(torch.from_numpy(logits), torch.from_numpy(boxes), torch.zeros(30, 2), torch.ones(30))
     out = decode(raw, (64, 96), 5).numpy()
     for b in range(2):
+        limit = [96, 64, 96, 64]
         order = sorted(range(30), key=lambda a: -logits[b, a].max())[:5]
-        for row, a in zip(out[b], order, strict=True):
-            limit = [96, 64, 96, 64]
+        clipped = torch.from_numpy(boxes[b, order].clip(0, limit).astype(np.float32))[None]
+        iou = pairwise_iou(clipped, clipped)[0]
+        kept = [a for i, a in enumerate(order) if not any(iou[i, j] > DUPLICATE_IOU for j in range(i))]
+        assert (out[b][len(kept) :, 4] == 0).all()
+        for row, a in zip(out[b], kept, strict=False):
             assert row[:4] == pytest.approx([min(max(v, 0), m) for v, m in zip(boxes[b, a], limit, strict=True)])
             assert row[4] == pytest.approx(1 / (1 + np.exp(-logits[b, a].max())), rel=1e-5)
             assert row[5] == logits[b, a].argmax()
+
+
+def test_a_duplicate_loses_its_score() -> None:
+    box, near, far = [0.0, 0, 40, 40], [1.0, 0, 40, 40], [50.0, 10, 90, 50]
+    raw = RawBoxes(
+        torch.tensor([[[2.0], [1.0], [0.0]]]), torch.tensor([[box, near, far]]), torch.zeros(3, 2), torch.ones(3)
+    )
+    out = decode(raw, (64, 96), 3)[0]
+    assert out[:, 4].tolist() == pytest.approx([0.8808, 0.5, 0.0], abs=1e-3)
+    assert out[:2, 0].tolist() == [0, 50]
 
 
 def test_class_map_is_the_best_class_at_full_size() -> None:

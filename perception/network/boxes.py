@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from perception.network.features import Separable
 
-__all__ = ["STRIDES", "BoxHead", "RawBoxes", "decode"]
+__all__ = ["STRIDES", "BoxHead", "RawBoxes", "decode", "pairwise_iou"]
 
 STRIDES = (8, 16, 32)
+ANSWERING = "one_to_many"  # the branch that answers: with too little training the one-to-one branch repeats itself
+DUPLICATE_IOU = 0.6
 PRIOR = -math.log((1 - 0.01) / 0.01)  # every class starts at 1 percent, as in RetinaNet, arXiv:1708.02002
 
 
@@ -71,16 +73,34 @@ class BoxHead(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> dict[str, RawBoxes]:
         if not self.training:
-            return {"one_to_one": self.one_to_one(levels)}
+            return {ANSWERING: getattr(self, ANSWERING)(levels)}
         detached = [level.detach() for level in levels]  # only the rich supervision shapes the features
         return {"one_to_one": self.one_to_one(detached), "one_to_many": self.one_to_many(levels)}
 
 
 def decode(raw: RawBoxes, hw: tuple[int, int], k: int) -> Tensor:
-    """The K best anchor points -> (B, K, 6): x1, y1, x2, y2 clipped to the input, score, class; by falling score."""
+    """The K best anchor points -> (B, K, 6): x1, y1, x2, y2 clipped to the input, score, class; by falling score.
+
+    A box that overlaps a better one by more than DUPLICATE_IOU, whatever their classes, is the same object: its score
+    becomes 0. This is the fast NMS of YOLACT (arXiv:1904.02689): plain tensor operations of fixed shape.
+    """
     scores, classes = raw.logits.sigmoid().max(-1)  # (B, A)
     best, index = scores.topk(k, dim=1)  # (B, K)
     boxes = raw.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     limit = torch.tensor([hw[1], hw[0], hw[1], hw[0]], dtype=boxes.dtype, device=boxes.device)
     boxes = torch.minimum(boxes.clamp(min=0), limit)
-    return torch.cat([boxes, best[..., None], classes.gather(1, index)[..., None].to(boxes.dtype)], -1)
+    overlap = pairwise_iou(boxes, boxes).triu(1).amax(1)  # (B, K) with any better box
+    best, order = torch.where(overlap > DUPLICATE_IOU, 0.0, best).topk(k, dim=1)
+    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    names = classes.gather(1, index).gather(1, order)
+    return torch.cat([boxes, best[..., None], names[..., None].to(boxes.dtype)], -1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(B, M, 4) and (B, A, 4) xyxy -> (B, M, A) intersection over union; 0 for boxes without area."""
+    low = torch.maximum(a[:, :, None, :2], b[:, None, :, :2])
+    high = torch.minimum(a[:, :, None, 2:], b[:, None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)[:, :, None]
+    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)[:, None]
+    return shared / (area_a + area_b - shared).clamp(min=1e-9)

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from perception.labels import BOX_CLASSES, HEADS
-from perception.network.boxes import BoxHead, RawBoxes, decode
+from perception.network.boxes import ANSWERING, BoxHead, RawBoxes, decode
 from perception.network.features import DetailPath, Pyramid
 from perception.network.masks import MaskHead, class_map
 from perception.network.tokens import Tokens
@@ -84,7 +84,7 @@ class Network(nn.Module):
         """Raw outputs -> final ones: the K best boxes, and the best class of each pixel."""
         out = {}
         if self.boxes is not None:
-            out["boxes"] = decode(raw.boxes["one_to_one"], self.config.hw, self.config.max_boxes)
+            out["boxes"] = decode(raw.boxes[ANSWERING], self.config.hw, self.config.max_boxes)
         return out | {name: class_map(logits, self.config.hw) for name, logits in raw.masks.items()}
 
     def keep(self, heads: Collection[str]) -> None:

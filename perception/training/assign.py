@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.network.boxes import RawBoxes
+from perception.network.boxes import RawBoxes, pairwise_iou
 
-__all__ = ["assign", "pairwise_iou"]
+__all__ = ["assign"]
 
 ALPHA, BETA = 0.5, 6.0  # weight of the score and of the IoU in the alignment, as in TOOD
 MIN_SIDE = 12.0  # an object smaller than this, in pixels, is looked for as if it were so large
@@ -46,13 +46,3 @@ def assign(raw: RawBoxes, boxes: Tensor, members: Tensor, top_k: int) -> tuple[T
     scale = iou.masked_fill(~chosen, 0.0).amax(2, keepdim=True) / aligned.amax(2, keepdim=True).clamp(min=1e-12)
     score = (aligned * scale).amax(1).clamp(0.0, 1.0)  # (B, A)
     return positive, index, score
-
-
-def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(B, M, 4) and (B, A, 4) xyxy -> (B, M, A) intersection over union; 0 for boxes without area."""
-    low = torch.maximum(a[:, :, None, :2], b[:, None, :, :2])
-    high = torch.minimum(a[:, :, None, 2:], b[:, None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)[:, :, None]
-    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)[:, None]
-    return shared / (area_a + area_b - shared).clamp(min=1e-9)
