@@ -1,8 +1,8 @@
 """Features -> boxes: an anchor-free dense head in two branches, and the decoding that the ONNX graph carries.
 
 As in YOLOv10 (arXiv:2405.14458): the one-to-many branch gives rich supervision in training; the one-to-one branch,
-trained beside it, answers with one box an object, so that inference needs no NMS. Weights are shared over the levels,
-as in FCOS (arXiv:1904.01355).
+trained beside it, gives one box an object. By measurement the former answers, with duplicates suppressed in the graph,
+until the latter has had enough training. Weights are shared over the levels, as in FCOS (arXiv:1904.01355).
 
 Legend: B = batch, C = box classes, A = anchor points of all levels together, K = boxes returned.
 """
