@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["SCHEMA", "Engine", "Metadata", "Provider"]
+__all__ = ["METADATA_KEY", "SCHEMA", "Engine", "Metadata", "Provider"]
 
 SCHEMA = 1  # of the JSON inside a model file; raised when its meaning changes
 
@@ -37,9 +37,12 @@ REMEDY = {  # what to install when a provider's libraries are missing
 }
 
 
+METADATA_KEY = "perception"  # the property of a model file that says what it is
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What a model file says of itself, in its property `perception`."""
+    """What a model file says of itself, in its property METADATA_KEY."""
 
     input_hw: tuple[int, int]  # (height, width) in pixels
     box_names: tuple[str, ...] = ()  # box classes by id; empty = the model has no boxes
@@ -122,9 +125,9 @@ class Engine:
         self.provider_reason = f"{LABELS[self.provider]}: {reason}{_split(self._session, self.provider)}"
         try:
             properties = self._session.get_modelmeta().custom_metadata_map
-            if "perception" not in properties:
+            if METADATA_KEY not in properties:
                 raise ValueError("it has no `perception` metadata; python -m perception.export writes it")
-            self.metadata = Metadata.from_json(properties["perception"])
+            self.metadata = Metadata.from_json(properties[METADATA_KEY])
             self.batch = _check_graph(self._session, self.metadata)
         except ValueError as error:
             raise ValueError(f"{self.path}: not a model of this project: {error}") from None

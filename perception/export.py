@@ -26,6 +26,7 @@ import tyro
 from torch import Tensor, nn
 
 from perception.cli import run as run_cli
+from perception.engine import METADATA_KEY
 from perception.frames import open_source
 from perception.layout import split_weight
 from perception.network.boxes import ANSWERING
@@ -125,7 +126,7 @@ def export(
 
         del model.graph.output[len(heads) :]  # the stages were only for the check
         del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {"perception": about})
+        onnx.helper.set_model_props(model, {METADATA_KEY: about})
         for node in model.graph.node:
             node.ClearField("doc_string")
             del node.metadata_props[:]  # stack traces of the exporter, with paths of this machine

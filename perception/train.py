@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
 from perception.cli import run as run_cli
@@ -22,6 +23,7 @@ from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
+from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.loop import LoopConfig, train
 
 __all__ = ["TrainConfig", "main"]
@@ -40,7 +42,7 @@ class TrainConfig:
     resume: bool = False
     """Go on from the newest checkpoint in --out, with the options that it was started with."""
     init: str | None = None
-    """Start from a run directory, or the ViT from a timm state dict (.safetensors, .pth)."""
+    """Start from a run directory or an exported .onnx file, or the ViT from a timm state dict (.safetensors, .pth)."""
     detail_weights: str | None = None
     """ImageNet weights of the detail path as a file (.safetensors, .pth); needs no internet."""
     pretrained: bool = False
@@ -78,20 +80,34 @@ def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
     return replace(base, box_classes=BOX_CLASSES if "boxes" in config.heads else (), heads=heads)
 
 
-def initial_network(config: TrainConfig, shape: NetworkConfig) -> Network:
+def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture) -> Network:
     """A network with the weights that the options name; with --resume the checkpoint replaces them all."""
-    from_run = config.init is not None and Path(config.init).suffix not in WEIGHT_SUFFIXES
+    whole = config.init is not None and Path(config.init).suffix not in WEIGHT_SUFFIXES  # not the ViT alone
     if config.resume:
         network = Network(shape)
     else:
-        vit_weights = None if from_run else config.init
+        vit_weights = None if whole else config.init
         network = Network(shape, config.pretrained, vit_weights, config.detail_weights)
-    if from_run and not config.resume:
-        new = checkpoint.init_from(network, Path(str(config.init)))
+    if whole and not config.resume:
+        new = start_from(network, Path(str(config.init)), mixture)
         print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
-    if config.freeze_details and (config.pretrained or config.detail_weights or from_run):
+    if config.freeze_details and (config.pretrained or config.detail_weights or whole):
         network.pyramid.detail.freeze()
     return network
+
+
+SETTLE_ON = 32  # images that batch norms are measured on after an .onnx file
+
+
+def start_from(network: Network, source: Path, mixture: Mixture) -> list[str]:
+    """Load a run directory or an exported file into `network`. Returns what did not fit and stays new."""
+    if source.suffix != ".onnx":
+        return checkpoint.init_from(network, source)
+    exported = network_from_onnx(source)
+    images = np.stack([mixture[n].image for n in range(min(SETTLE_ON, len(mixture)))])
+    new = checkpoint.adopt(network, exported.state_dict(), exported.config)
+    settle_norms(network, torch.from_numpy(images))
+    return new
 
 
 def saved_options(config: TrainConfig) -> TrainConfig:
@@ -127,7 +143,7 @@ def body(config: TrainConfig) -> dict[str, Any]:
     mixture = Mixture(
         list(folders), list(weights), total, config.hw, config.augment, config.loop.seed, config.own_labels
     )
-    network = initial_network(config, network_for(config, mixture))
+    network = initial_network(config, network_for(config, mixture), mixture)
     if not config.resume:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))

@@ -64,7 +64,7 @@ class Branch(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """[p8, p16, p32] -> {"one_to_one": RawBoxes} and, in training, "one_to_many" beside it."""
+    """[p8, p16, p32] -> {branch: RawBoxes}: both branches in training, else only the one that answers."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()

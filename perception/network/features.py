@@ -47,6 +47,9 @@ class DetailPath(nn.Module):
         if cnn.feature_info.reduction() != [4, 8, 16]:
             raise ValueError(f"{name} has strides {cnn.feature_info.reduction()}; the detail path needs [4, 8, 16]")
         self.channels: list[int] = cnn.feature_info.channels()
+        container, _, last = cnn.feature_info.module_name()[-1].rpartition(".")
+        if container and last.isdigit():  # timm would compute the stages beyond stride 16 too, for nothing
+            setattr(cnn, container, cnn.get_submodule(container)[: int(last) + 1])
         self.stem_end: str = cnn.feature_info.module_name()[0]  # the stage that ends at stride 4
         self.cnn: nn.Module = cnn
         self.frozen = False

@@ -67,6 +67,11 @@ class Tokens(nn.Module):
         tokens = self.vit.forward_features(patches)[:, self.vit.num_prefix_tokens :]  # (B, N, D)
         return tokens.transpose(1, 2).unflatten(2, self.grid_hw)  # (B, D, h, w)
 
+    def fuse_attention(self, fused: bool) -> None:
+        """Choose between torch's fused attention and its plain formula; the answers are the same up to rounding."""
+        for block in self.vit.blocks:
+            block.attn.fused_attn = fused
+
     def load_timm(self, path: str | Path) -> None:
         """Load a state dict of the same timm model at any square size. Raises ValueError where it does not fit."""
         state = read_weights(path)

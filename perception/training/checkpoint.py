@@ -31,7 +31,10 @@ from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import fit_position_embedding
 from perception.training.optim import Ema
 
-__all__ = ["TorchEngine", "init_from", "latest", "load_network", "metadata", "open_run", "resume", "revision", "save"]
+__all__ = [
+    "TorchEngine", "adopt", "init_from", "latest", "load_network", "metadata", "network_config", "open_run", "resume",
+    "revision", "save",
+]  # fmt: skip
 
 SCHEMA = 1
 POSITION = "pyramid.tokens.vit.pos_embed"
@@ -89,7 +92,7 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
 
 
 def network_config(meta: Mapping[str, Any]) -> NetworkConfig:
-    """The NetworkConfig that JSON turned into lists."""
+    """The NetworkConfig under "network", whose tuples JSON turned into lists."""
     data = dict(meta["network"])
     data["hw"] = tuple(data["hw"])
     data["box_classes"] = tuple(data["box_classes"])
@@ -125,10 +128,13 @@ def resume(run: Path, network: Network, ema: Ema, optimizer: torch.optim.Optimiz
 def init_from(network: Network, run: Path) -> list[str]:
     """Start from a run's averaged weights, at another input size if need be. Returns what did not fit and stays new."""
     checkpoint = latest(run)
-    old = network_config(read_meta(checkpoint))
-    state = load_file(checkpoint / "ema.safetensors")
+    return adopt(network, load_file(checkpoint / "ema.safetensors"), network_config(read_meta(checkpoint)))
+
+
+def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> list[str]:
+    """Load what fits of the weights of another network, whose config this is. Returns what did not and stays new."""
     tokens = network.pyramid.tokens
-    old_grid = (old.hw[0] // tokens.stride, old.hw[1] // tokens.stride)
+    old_grid = (config.hw[0] // tokens.stride, config.hw[1] // tokens.stride)
     fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, tokens.prefix)
     own = network.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}

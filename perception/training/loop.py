@@ -86,6 +86,7 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
     dtype, reason = precision_for(config.precision, device)
     print(f"device: {device}, {str(dtype).removeprefix('torch.')}: {reason}")
     network.to(device=device).to(memory_format=torch.channels_last)
+    network.pyramid.tokens.fuse_attention(device.type == "cuda")  # on a CPU the plain formula trains 1.15 x as fast
     groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     ema = Ema(network, config.ema)
