@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import perception.evaluate
-from perception.evaluate import evaluate, main, tables
+from perception.evaluate import main
+from perception.evaluation.figures import Selection, evaluate
+from perception.evaluation.tables import tables
 from perception.labels import BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter
 from perception.model import Model, load
@@ -76,7 +78,7 @@ def boxes_only(tmp_path_factory) -> Path:
 
 
 def test_known_figures(model_path, folder):
-    result = evaluate(load(model_path, "cpu"), folder, "val")
+    result = evaluate(load(model_path, "cpu"), folder)
     assert (result["dataset"], result["split"], result["images"], result["missing"]) == ("colours", "val", 3, [])
     boxes = result["boxes"]["classes"]
     assert boxes["pedestrian|rider"]["AP50"] == 1 and boxes["pedestrian|rider"]["instances"] == 3
@@ -92,36 +94,36 @@ def test_known_figures(model_path, folder):
 
 
 def test_frames_of_the_models_own_size_are_exact(model_path, folder):
-    scene = evaluate(load(model_path, "cpu"), folder, "val", limit=1)["masks"]["scene"]
+    scene = evaluate(load(model_path, "cpu"), folder, Selection(limit=1))["masks"]["scene"]
     assert scene["mIoU"] == 1 and scene["pixels"] == 56 * 96
 
 
 def test_the_models_own_threshold_plays_no_part(model_path, folder):
     strict, loose = (load(model_path, "cpu", threshold) for threshold in (0.999, 0.0))
-    assert evaluate(strict, folder, "val") == evaluate(loose, folder, "val")
+    assert evaluate(strict, folder) == evaluate(loose, folder)
     assert strict.score_threshold == 0.999  # and stays as it was
 
 
 def test_a_limit_is_spread_over_the_split(model_path, folder):
-    assert evaluate(load(model_path, "cpu"), folder, "val", limit=2)["boxes"]["instances"] == 4  # first and last image
-    assert evaluate(load(model_path, "cpu"), folder, "val", limit=99)["images"] == 3
+    assert (
+        evaluate(load(model_path, "cpu"), folder, Selection(limit=2))["boxes"]["instances"] == 4
+    )  # first and last image
+    assert evaluate(load(model_path, "cpu"), folder, Selection(limit=99))["images"] == 3
 
 
 def test_only_images_of_a_name(model_path, folder):
     names = sorted(path.name for path in (folder / "images" / "val").iterdir())
-    assert evaluate(load(model_path, "cpu"), folder, "val", only=names[1])["images"] == 1
+    assert evaluate(load(model_path, "cpu"), folder, Selection(only=names[1]))["images"] == 1
     with pytest.raises(ValueError, match="change --only"):
-        evaluate(load(model_path, "cpu"), folder, "val", only="no such name")
+        evaluate(load(model_path, "cpu"), folder, Selection(only="no such name"))
 
 
 def test_a_task_that_the_model_lacks_is_named(make_tiny_model, tiny_metadata, folder):
     heads = {**HEADS, "scene": ("cat", "dog", "bird")}
     with pytest.raises(ValueError, match=r"cat, dog.*sky"):
-        evaluate(
-            load(make_tiny_model(metadata=dataclasses.replace(tiny_metadata, heads=heads).to_json())), folder, "val"
-        )
+        evaluate(load(make_tiny_model(metadata=dataclasses.replace(tiny_metadata, heads=heads).to_json())), folder)
     path = make_tiny_model(metadata=dataclasses.replace(tiny_metadata, heads={"drive": HEADS["drive"]}).to_json())
-    result = evaluate(load(path), folder, "val")
+    result = evaluate(load(path), folder)
     assert result["missing"] == ["scene"] and result["masks"] == {}
     assert "model lacks it: scene" in tables(result)
 
@@ -133,7 +135,7 @@ def test_a_dataset_with_nothing_in_common(make_tiny_model, tiny_metadata, boxes_
 
 
 def test_a_dataset_without_masks(model_path, boxes_only):
-    result = evaluate(load(model_path), boxes_only, "val")
+    result = evaluate(load(model_path), boxes_only)
     assert result["masks"] == {} and result["boxes"]["AP50"] > 0.8
 
 
@@ -149,7 +151,7 @@ def test_the_command_prints_a_table_and_writes_json(model_path, folder, boxes_on
     figures = json.loads(target.read_text())
     assert figures["computed_by"] == "cpu" and figures["input_hw"] == [64, 96] and figures["step"] == 1
     assert [row["dataset"] for row in figures["datasets"]] == ["colours", "boxes only"]
-    assert figures["datasets"][0] == json.loads(json.dumps(evaluate(load(model_path), folder, "val")))
+    assert figures["datasets"][0] == json.loads(json.dumps(evaluate(load(model_path), folder)))
 
     assert main([*argv, "--json", "-", "--limit", "1"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["limit"] == 1
@@ -182,15 +184,15 @@ def test_broken_files_are_named(model_path, tmp_path):
     mask = root / "masks" / "labels" / "val" / "1.png"
     cv2.imwrite(str(mask), np.zeros((5, 5), np.uint8))
     with pytest.raises(ValueError, match=r"1\.png is \(5, 5\).*\(128, 192\)"):
-        evaluate(load(model_path), root, "val")
+        evaluate(load(model_path), root)
     mask.write_bytes(b"")
     with pytest.raises(ValueError, match=r"1\.png is not an image"):
-        evaluate(load(model_path), root, "val")
+        evaluate(load(model_path), root)
     mask.unlink()  # not annotated for scene: fine
-    assert evaluate(load(model_path), root, "val")["masks"]["scene"]["images"] == 2
+    assert evaluate(load(model_path), root)["masks"]["scene"]["images"] == 2
     (root / "images" / "val" / "2.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"can't read.*2\.png"):
-        evaluate(load(model_path), root, "val")
+        evaluate(load(model_path), root)
 
 
 def test_a_split_that_nobody_annotated(model_path, tmp_path):
@@ -198,7 +200,7 @@ def test_a_split_that_nobody_annotated(model_path, tmp_path):
     with LayoutWriter(root, DatasetLabels("plain", "CC0", boxes=BOXES)) as writer:
         writer.add("val", "a", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="no image of split 'val' is annotated for boxes"):
-        evaluate(load(model_path), root, "val")
+        evaluate(load(model_path), root)
 
 
 def test_a_model_in_the_datasets_own_space(make_tiny_model, tiny_metadata, folder):
@@ -214,7 +216,7 @@ def test_a_model_in_the_datasets_own_space(make_tiny_model, tiny_metadata, folde
             outputs = renamed.engine.run(tensor)
             return {"boxes": outputs["boxes"], "labels": outputs["scene"]}
 
-    result = evaluate(Model(Renamed()), folder, "val", own_space=True)
+    result = evaluate(Model(Renamed()), folder, Selection(own_space=True))
     assert result["masks"]["labels"]["mIoU"] > 0.9
     assert {name: row["AP50"] for name, row in result["boxes"]["classes"].items()} == {"Car": 1, "Van": 0, "Man": 1}
 

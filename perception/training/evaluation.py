@@ -1,10 +1,10 @@
-"""Evaluation in the middle of training: the averaged weights, on every dataset's val split, by perception.evaluate."""
+"""Evaluation in the middle of training: the averaged weights on the val split of every dataset."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from perception.evaluate import evaluate
+from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate
 from perception.model import Model
 from perception.network.network import Network
 from perception.training.checkpoint import TorchEngine, metadata
@@ -21,10 +21,11 @@ def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, m
     """
     averaged = Network(network.config)
     averaged.load_state_dict({name: value.cpu() for name, value in ema.state.items()})
-    model = Model(TorchEngine(averaged, metadata(averaged, meta)), score_threshold=0.001)
+    model = Model(TorchEngine(averaged, metadata(averaged, meta)), SCORE_THRESHOLD)
+    select = Selection(split="val", limit=limit or None, own_space=mixture.own_labels)
     out = {}
     for folder, labels in zip(mixture.folders, mixture.labels, strict=True):
         shared = set(labels.masks) & set(network.masks) or (labels.boxes and network.boxes)
         if shared and (folder / "images" / "val").is_dir():
-            out[labels.name] = evaluate(model, folder, "val", limit or None, mixture.own_labels)
+            out[labels.name] = evaluate(model, folder, select)
     return out

@@ -1,7 +1,7 @@
 """An exported ONNX file -> a network to train on: the weights by their names, and batch norms taken apart again.
 
-The exporter transposes the weights of linear layers, folds batch norms into their convolutions, and leaves out the branch
-that does not answer. This is the way back, so that whoever has only the file (the bundled one, say) can fine-tune it.
+The exporter transposes the weights of linear layers, folds batch norms into their convolutions, and leaves out the
+branch that does not answer. This is the way back: whoever has only the file (the bundled one, say) can fine-tune it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,195 @@
+"""A model and a dataset -> figures: every image of a split goes through the model once, and past every measure.
+
+A measure is one way to judge. It sees the answer and the truth of one image after the other, and has its figures at the
+end; a new way to judge is a class with these two methods and a line in `measures_for`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from perception.evaluation.masks import MaskEvaluation
+from perception.labels import DatasetLabels
+from perception.layout import Sample, read_layout
+from perception.model import Model
+from perception.structures import Result
+
+__all__ = ["Measure", "Plan", "Selection", "Truth", "evaluate", "plan", "truths"]
+
+SCORE_THRESHOLD = 0.001  # AP wants the whole curve, down to the boxes that hardly anyone believes in
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which images of a dataset are judged, and in whose labels."""
+
+    split: str = "val"
+    limit: int | None = None  # that many images, spread evenly over the split; None = all
+    only: str = ""  # text that the image's name must hold, such as one sequence
+    own_space: bool = False  # for a model whose classes are this dataset's own labels
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit must be 1 or more, but got {self.limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be judged on one dataset."""
+
+    labels: DatasetLabels
+    samples: list[Sample]
+    boxes: bool
+    heads: tuple[str, ...]
+    missing: tuple[str, ...]  # tasks that the dataset has and the model lacks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What is annotated on one image."""
+
+    sample: Sample
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    masks: Mapping[str, np.ndarray]  # head -> (H, W) uint8 label ids of the dataset, of the heads that are judged
+
+
+class Measure(Protocol):
+    """One way to judge."""
+
+    def add(self, found: Result, truth: Truth) -> None:
+        """One image. `found` has every box that scores at least SCORE_THRESHOLD."""
+        ...
+
+    def result(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        ...
+
+
+class BoxMeasure:
+    """COCO AP."""
+
+    def __init__(self, labels: DatasetLabels, box_names: Sequence[str]) -> None:
+        try:
+            from perception.evaluation.boxes import BoxEvaluation
+        except ImportError:
+            raise ValueError("COCO AP needs pycocotools, of the train extra: pip install pycocotools") from None
+        assert labels.boxes is not None
+        self.evaluation = BoxEvaluation(labels.boxes, box_names)
+
+    def add(self, found: Result, truth: Truth) -> None:
+        sample = truth.sample
+        if sample.boxes is not None:
+            self.evaluation.add(found.detections, sample.boxes, sample.categories, sample.ignore)
+
+    def result(self) -> dict[str, Any]:
+        return self.evaluation.result()
+
+
+class MaskMeasure:
+    """IoU of every head."""
+
+    def __init__(self, labels: DatasetLabels, heads: Mapping[str, Sequence[str]]) -> None:
+        self.heads = {head: MaskEvaluation(labels.masks[head], names) for head, names in heads.items()}
+
+    def add(self, found: Result, truth: Truth) -> None:
+        for head, mask in truth.masks.items():
+            self.heads[head].add(found.class_maps[head], mask)
+
+    def result(self) -> dict[str, Any]:
+        return {head: evaluation.result() for head, evaluation in self.heads.items()}
+
+
+def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
+    """Read a dataset and compare its tasks with the model's.
+
+    Raises ValueError if they have none in common, if no image of the split is annotated, and for a broken dataset.
+    """
+    metadata = model.engine.metadata
+    labels, samples = read_layout(folder, select.split, select.own_space)
+    wanted = (["boxes"] if labels.boxes else []) + list(labels.masks)
+    present = (["boxes"] if metadata.box_names else []) + list(metadata.heads)
+    common = [task for task in wanted if task in present]
+    if not common:
+        raise ValueError(
+            f"{folder} is annotated for {', '.join(wanted) or 'nothing'}, but the model gives {', '.join(present)}: "
+            "there is nothing to compare; train a model with that task or name another dataset"
+        )
+    samples = [s for s in samples if ("boxes" in common and s.boxes is not None) or set(s.masks) & set(common)]
+    samples = [s for s in samples if select.only in s.image.name]
+    if not samples:
+        raise ValueError(
+            f"{folder}: no image of split {select.split!r} is annotated for {', '.join(common)}"
+            + (f" and has {select.only!r} in its name; change --only" if select.only else "; choose another split")
+        )
+    if select.limit is not None and select.limit < len(samples):
+        samples = [samples[index] for index in np.linspace(0, len(samples) - 1, select.limit).round().astype(int)]
+    missing = tuple(task for task in wanted if task not in present)
+    return Plan(labels, samples, "boxes" in common, tuple(task for task in common if task != "boxes"), missing)
+
+
+def measures_for(todo: Plan, model: Model) -> dict[str, Measure]:
+    """The measures of one dataset, by the name of their figures."""
+    metadata = model.engine.metadata
+    measures: dict[str, Measure] = {}
+    if todo.boxes:
+        measures["boxes"] = BoxMeasure(todo.labels, metadata.box_names)
+    measures["masks"] = MaskMeasure(todo.labels, {head: metadata.heads[head] for head in todo.heads})
+    return measures
+
+
+def evaluate(model: Model, folder: str | Path, select: Selection | None = None) -> dict[str, Any]:
+    """Run the model on every annotated image of a split and compare; plain JSON values.
+
+    `model`'s own score threshold plays no part: AP is taken over all boxes.
+
+    Returns:
+        dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
+        boxes (of BoxEvaluation.result, None without boxes), masks (head name -> figures of MaskEvaluation.result).
+
+    Raises:
+        ValueError: see `plan`; or an image or mask can not be read, or has another size than it should.
+    """
+    select = select or Selection()
+    todo = plan(model, folder, select)
+    measures = measures_for(todo, model)
+    everything = Model(model.engine, SCORE_THRESHOLD)
+    for truth in truths(todo):
+        found = everything(truth.image)
+        for measure in measures.values():
+            measure.add(found, truth)
+    return {
+        "dataset": todo.labels.name,
+        "folder": str(folder),
+        "split": select.split,
+        "images": len(todo.samples),
+        "missing": list(todo.missing),
+        "boxes": None,
+        **{name: measure.result() for name, measure in measures.items()},
+    }
+
+
+def truths(todo: Plan) -> Iterator[Truth]:
+    """Every image of the plan with its masks, read from disk."""
+    for sample in tqdm(todo.samples, todo.labels.name, unit="image", leave=False, disable=not sys.stderr.isatty()):
+        image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"can't read the image {sample.image}; run the dataset's prepare.py again")
+        masks = {head: _read_mask(path, image.shape[:2]) for head, path in sample.masks.items() if head in todo.heads}
+        yield Truth(sample, image, masks)
+
+
+def _read_mask(path: Path, hw: tuple[int, ...]) -> np.ndarray:
+    """(H, W) uint8 label ids of an image of size `hw`."""
+    mask: np.ndarray | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.shape != hw or mask.dtype != np.uint8:
+        found = "is not an image" if mask is None else f"is {mask.shape} {mask.dtype}"
+        raise ValueError(f"{path} {found}; expected an index PNG {hw} uint8; run the dataset's prepare.py again")
+    return mask
