@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -47,8 +47,10 @@ class TrainConfig:
     """ImageNet weights of the detail path as a file (.safetensors, .pth); needs no internet."""
     pretrained: bool = False
     """Fetch timm's pretrained weights of the ViT and the detail path from the hub."""
-    freeze_details: bool = True
-    """Keep the detail path's earliest stages and statistics, if they are pretrained, as they are. It is faster."""
+    freeze_details: Literal["none", "early", "all"] = "early"
+    """Which stages of the detail path, if it is pretrained, stay as they are. The early ones cost the most to train."""
+    freeze_vit: int = 0
+    """Blocks of the ViT, counted from the image, that stay as they are, and the embeddings with them; 0 = none."""
     heads: tuple[str, ...] = ("boxes", *HEADS)
     """Heads to train: any of boxes, scene, drive."""
     own_labels: bool = False
@@ -91,8 +93,9 @@ def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture)
     if whole and not config.resume:
         new = start_from(network, Path(str(config.init)), mixture)
         print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
-    if config.freeze_details and (config.pretrained or config.detail_weights or whole):
-        network.pyramid.detail.freeze()
+    if config.freeze_details != "none" and (config.pretrained or config.detail_weights or whole):
+        network.pyramid.detail.freeze(all_stages=config.freeze_details == "all")
+    network.pyramid.tokens.freeze(config.freeze_vit)
     return network
 
 

@@ -74,12 +74,23 @@ def test_mask_loss_ignores_unlabelled_pixels_and_weighs_by_the_lightest_class() 
     assert float(loss[0]) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_label_smoothing_with_sets_of_one_class_is_torchs() -> None:
+    logits, target = torch.randn(2, 5, 4, 4, generator=generator()), torch.randint(0, 5, (2, 16, 16))
+    tables = torch.zeros(2, 256, 5, dtype=torch.bool)
+    tables[:, range(5), range(5)] = True
+    loss, weight = mask_loss(logits, target.to(torch.uint8), tables, torch.ones(5), smoothing=0.1)
+    up = F.interpolate(logits, size=(8, 8), mode="bilinear")
+    expected = F.cross_entropy(up, target[:, 1::2, 1::2], reduction="none", label_smoothing=0.1).flatten(1).sum(1)
+    torch.testing.assert_close(loss, expected)
+    assert weight.tolist() == [64.0, 64.0]
+
+
 def raw_boxes(B: int = 2, C: int = 3, seed: int = 0) -> RawBoxes:
     y, x = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
     points = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * 8
     reach = torch.rand(B, 48, 4, generator=generator(seed)) * 20 + 1
     boxes = torch.cat([points - reach[..., :2], points + reach[..., 2:]], -1)
-    return RawBoxes(torch.randn(B, 48, C, generator=generator(seed + 1)), boxes, points, torch.full((48,), 8.0))
+    return RawBoxes(torch.randn(B, 48, C, generator=generator(seed + 1)), boxes, points)
 
 
 def test_pairwise_iou_is_that_of_torchvision() -> None:
@@ -131,7 +142,7 @@ def gradient(targets: BoxTargets, ruled_out: torch.Tensor | None = None) -> torc
     raw = raw_boxes(B=1)
     logits = (raw.logits - 6).requires_grad_()  # nothing is believed yet
     nowhere = torch.zeros(1, 48, 3, dtype=torch.bool)
-    raw = RawBoxes(logits, raw.boxes, raw.points, raw.strides)
+    raw = RawBoxes(logits, raw.boxes, raw.points)
     box_loss(raw, targets, 1, nowhere if ruled_out is None else ruled_out)[0].sum().backward()
     assert logits.grad is not None
     return logits.grad[0]

@@ -185,6 +185,25 @@ def test_a_run_starts_another_at_another_size(toy: Path, tmp_path: Path) -> None
     assert b["pyramid.tokens.vit.pos_embed"].shape == (1, 1 + 6 * 8, 192)
 
 
+def test_frozen_parts_stay_as_they_are_and_learned_task_weights_resume(toy: Path, tmp_path: Path) -> None:
+    assert train.main(options(toy, tmp_path / "start", 1)) == 0
+    start = weights(tmp_path / "start", "ema")
+    frozen = ["--init", str(tmp_path / "start"), "--freeze-vit", "3", "--freeze-details", "all", "--loop.lr", "1e-2"]
+    learned = ["--loop.balance", "uncertainty", "--loop.task-weights", "drive=0.5"]
+    assert train.main([*options(toy, tmp_path / "run", 3), *frozen, *learned]) == 0
+    end = weights(tmp_path / "run")
+    for name, value in start.items():
+        if name.startswith(("pyramid.detail.", "pyramid.tokens.embed.", "pyramid.tokens.vit.blocks.2.")):
+            assert torch.equal(value, end[name]), name
+    trained = "pyramid.tokens.vit.blocks.3.mlp.fc1.weight"
+    assert not torch.equal(start[trained], end[trained])
+    saved = json.loads((checkpoint.latest(tmp_path / "run") / "meta.json").read_text())["balance"]
+    assert set(saved) == {"scene", "drive", "boxes", "boxes_one_to_one"} and all(saved.values())
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"gradient_norm/vit", "gradient_norm/scene", "gradient_norm/boxes", "log_variance/drive"} <= set(line)
+    assert "gradient_norm/details" not in line, "all of it is frozen"
+
+
 def test_own_label_space(toy: Path, tmp_path: Path) -> None:
     assert train.main([*options(toy, tmp_path / "own", 2), "--own-labels"]) == 0
     network, _ = checkpoint.load_network(tmp_path / "own")
@@ -203,6 +222,8 @@ def test_own_label_space(toy: Path, tmp_path: Path) -> None:
         (["--out", "run", "--data", "toy", "--init", "weights.pth"], "no weight file"),
         (["--out", "run", "--data", "toy", "toy", "--own-labels"], "one dataset"),
         (["--out", "run", "--data", "toy", "--loop.precision", "fp8"], "precision must be"),
+        (["--out", "run", "--data", "toy", "--loop.task-weights", "lanes=1"], "expected TASK=WEIGHT"),
+        (["--out", "run", "--data", "toy", "--freeze-vit", "13"], "can freeze 0 to 12 blocks"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

@@ -70,8 +70,8 @@ class DetailPath(nn.Module):
                     module.eval()
         return self
 
-    def freeze(self) -> None:
-        """Keep pretrained batch norm statistics, and all weights below stride 8.
+    def freeze(self, all_stages: bool = False) -> None:
+        """Keep pretrained batch norm statistics, and all weights below stride 8, or all there are.
 
         Edges and textures need no second lesson, and the largest maps cost the most.
         """
@@ -79,7 +79,7 @@ class DetailPath(nn.Module):
         self.train(self.training)
         names = [name for name, _ in self.cnn.named_parameters()]
         end = max(i for i, name in enumerate(names) if name.startswith(f"{self.stem_end}."))
-        for name in names[: end + 1]:
+        for name in names if all_stages else names[: end + 1]:
             self.cnn.get_parameter(name).requires_grad_(False)
 
     def load(self, path: str | Path) -> None:

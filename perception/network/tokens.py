@@ -67,6 +67,21 @@ class Tokens(nn.Module):
         tokens = self.vit.forward_features(patches)[:, self.vit.num_prefix_tokens :]  # (B, N, D)
         return tokens.transpose(1, 2).unflatten(2, self.grid_hw)  # (B, D, h, w)
 
+    def freeze(self, blocks: int) -> None:
+        """Keep the embeddings and the first `blocks` transformer blocks as they are; 0 freezes nothing.
+
+        Raises ValueError if the transformer has fewer.
+        """
+        depth = len(self.vit.blocks)
+        if not 0 <= blocks <= depth:
+            raise ValueError(f"can freeze 0 to {depth} blocks of this Vision Transformer, but {blocks} were asked for")
+        frozen = [self.embed, *self.vit.blocks[:blocks]] if blocks else []
+        for module in frozen:
+            module.requires_grad_(False)
+        for name in ("cls_token", "pos_embed", "reg_token") if blocks else ():
+            if isinstance(parameter := getattr(self.vit, name, None), nn.Parameter):
+                parameter.requires_grad_(False)
+
     def fuse_attention(self, fused: bool) -> None:
         """Choose between torch's fused attention and its plain formula; the answers are the same up to rounding."""
         for block in self.vit.blocks:

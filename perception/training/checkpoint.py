@@ -32,8 +32,8 @@ from perception.network.tokens import fit_position_embedding
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "init_from", "latest", "load_network", "metadata", "network_config", "open_run", "resume",
-    "revision", "save",
+    "TorchEngine", "adopt", "init_from", "latest", "load_network", "metadata", "network_config", "open_run",
+    "read_meta", "resume", "revision", "save", "save_weights",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -41,23 +41,38 @@ POSITION = "pyramid.tokens.vit.pos_embed"
 
 
 def save(
-    run: Path, step: int, network: Network, ema: Ema, optimizer: torch.optim.Optimizer, meta: Mapping[str, Any]
+    run: Path,
+    step: int,
+    network: Network,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    meta: Mapping[str, Any],
+    keep: int = 1,
 ) -> None:
-    """Write RUN/step_N beside its name, rename it into place, then remove the older ones."""
+    """Write RUN/step_N beside its name, rename it into place, then remove all but the `keep` newest."""
+    files = {"network": network.state_dict(), "ema": ema.state, "optimizer": optimizer_state(optimizer)}
+    write(run, step, files, {"network": asdict(network.config), **meta})
+    for old in sorted(run.glob("step_*"))[: -max(1, keep)]:
+        shutil.rmtree(old)
+
+
+def save_weights(run: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """A checkpoint of nothing but weights, as both the trained and the averaged ones. It can not be resumed."""
+    write(run, step, {"network": state, "ema": state}, meta)
+
+
+def write(run: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]) -> None:
+    """RUN/step_N with one safetensors file a state and meta.json; it appears when it is complete."""
     target, draft = run / f"step_{step:06d}", run / f".step_{step:06d}.part"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_file(tensors(network.state_dict()), draft / "network.safetensors")
-    save_file(tensors(ema.state), draft / "ema.safetensors")
-    save_file(tensors(optimizer_state(optimizer)), draft / "optimizer.safetensors")
-    record = {"schema": SCHEMA, "step": step, "network": asdict(network.config), **meta}
+    for name, state in files.items():
+        save_file(tensors(state), draft / f"{name}.safetensors")
+    record = {"schema": SCHEMA, **meta, "step": step}
     (draft / "meta.json").write_text(json.dumps(record, indent=1))
     if target.exists():
         shutil.rmtree(target)
     os.replace(draft, target)
-    for old in run.glob("step_*"):
-        if old != target:
-            shutil.rmtree(old)
 
 
 def tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,12 +115,12 @@ def network_config(meta: Mapping[str, Any]) -> NetworkConfig:
     return NetworkConfig(**data)
 
 
-def load_network(run: Path) -> tuple[Network, dict[str, Any]]:
-    """The averaged weights of a run's newest checkpoint, ready to predict, and its meta."""
+def load_network(run: Path, averaged: bool = True) -> tuple[Network, dict[str, Any]]:
+    """The averaged (or the last) weights of a run's newest checkpoint, ready to predict, and its meta."""
     checkpoint = latest(run)
     meta = read_meta(checkpoint)
     network = Network(network_config(meta))
-    network.load_state_dict(load_file(checkpoint / "ema.safetensors"))
+    network.load_state_dict(load_file(checkpoint / ("ema.safetensors" if averaged else "network.safetensors")))
     return network.eval(), meta
 
 
@@ -185,7 +200,7 @@ class TorchEngine:
         return {name: value.numpy() for name, value in out.items()}
 
 
-def open_run(run: str | Path) -> TorchEngine:
+def open_run(run: str | Path, averaged: bool = True) -> TorchEngine:
     """The newest checkpoint of a run, ready to predict."""
-    network, meta = load_network(Path(run))
+    network, meta = load_network(Path(run), averaged)
     return TorchEngine(network, metadata(network, meta))

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from perception.labels import BOX_CLASSES, SCENE_CLASSES
 from perception.network.network import Network
 from perception.training import checkpoint
+from perception.training.balance import Balance, gradient_norms, task_weights
 from perception.training.dataset import Batch, Mixture, batches
 from perception.training.evaluation import evaluate_network
 from perception.training.losses import box_loss, mask_loss, ruled_out_by_masks
@@ -42,18 +43,22 @@ class LoopConfig:
     warmup: int = 200  # steps
     clip: float = 5.0  # largest gradient norm
     ema: float = 0.998  # decay of the averaged weights
-    boxes_weight: float = 1.0
-    masks_weight: float = 1.0  # of each segmentation head
+    task_weights: tuple[str, ...] = ()  # TASK=WEIGHT of the loss (boxes=2 drive=0.5); every other task weighs 1
+    balance: Literal["fixed", "uncertainty"] = "fixed"  # or let each task's weight be learned, arXiv:1705.07115
+    label_smoothing: float = 0.0  # share of a pixel's label that goes to all classes alike, arXiv:1512.00567
     log_every: int = 20  # steps
     eval_every: int = 1000  # steps; 0 = only at the end
     eval_limit: int = 100  # images of each dataset's val split; 0 = all
     save_every: int = 200  # steps
+    keep: int = 1  # newest checkpoints that stay; more than one for perception.soup
     workers: int = 1  # processes that read and augment
     precision: str = "auto"  # auto, fp32 or bf16
     seed: int = 0
 
 
-def losses(network: Network, batch: Batch, tables: dict[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def losses(
+    network: Network, batch: Batch, tables: dict[str, Tensor], weights: dict[str, Tensor], smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """{"scene": (B,), ..., "boxes": (B,), "boxes_one_to_one": (B,)}: each task's loss of each image, normalised.
 
     The mean over the batch is what is trained; an image without labels for a task has 0 there.
@@ -61,7 +66,9 @@ def losses(network: Network, batch: Batch, tables: dict[str, Tensor], weights: d
     raw = network(batch.image)
     out: dict[str, Tensor] = {}
     for head in network.masks:
-        total, weight = mask_loss(raw.masks[head], batch.masks[head], tables[head][batch.dataset], weights[head])
+        total, weight = mask_loss(
+            raw.masks[head], batch.masks[head], tables[head][batch.dataset], weights[head], smoothing
+        )
         out[head] = total / weight.sum().clamp(min=1.0) * len(total)
     if raw.boxes:
         branches = raw.boxes
@@ -76,8 +83,16 @@ def losses(network: Network, batch: Batch, tables: dict[str, Tensor], weights: d
     return out
 
 
-def task_weight(config: LoopConfig, task: str) -> float:
-    return config.boxes_weight if task.startswith("boxes") else config.masks_weight
+def tasks_of(network: Network) -> list[str]:
+    """The keys of `losses`."""
+    return [*network.masks, *(("boxes", "boxes_one_to_one") if network.boxes is not None else ())]
+
+
+def parts_of(network: Network) -> dict[str, str]:
+    """Parts whose gradients are watched: the name to log -> prefix of the parameters' names."""
+    shared = {"vit": "pyramid.tokens.", "details": "pyramid.detail."}
+    heads = {head: f"masks.{head}." for head in network.masks}
+    return shared | heads | ({"boxes": "boxes."} if network.boxes is not None else {})
 
 
 def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, about: dict[str, Any]) -> dict[str, Any]:
@@ -88,9 +103,17 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
     network.to(device=device).to(memory_format=torch.channels_last)
     network.pyramid.tokens.fuse_attention(device.type == "cuda")  # on a CPU the plain formula trains 1.15 x as fast
     groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
+    tasks = tasks_of(network)
+    balance = Balance(tasks, task_weights(config.task_weights, tasks), config.balance).to(device)
+    if config.balance == "uncertainty":
+        groups.append(balance.parameter_group(config.lr))
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     ema = Ema(network, config.ema)
-    start = int(checkpoint.resume(run, network, ema, optimizer)["step"]) if any(run.glob("step_*")) else 0
+    start = 0
+    if any(run.glob("step_*")):
+        state = checkpoint.resume(run, network, ema, optimizer)
+        start = int(state["step"])
+        balance.restore(state.get("balance", {}))
 
     classes = network.config.heads
     tables = {head: mixture.tables(head, len(names)).to(device) for head, names in classes.items()}
@@ -111,10 +134,11 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
 
         batch = to_device(batch, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            parts = losses(network, batch, tables, weights)
-        loss = sum(task_weight(config, task) * value.mean() for task, value in parts.items())
+            parts = losses(network, batch, tables, weights, config.label_smoothing)
+        loss = balance(parts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        watched = gradient_norms(network, parts_of(network)) if (step + 1) % config.log_every == 0 else {}
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         if torch.isfinite(norm):
             optimizer.step()
@@ -134,9 +158,11 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
         log.add(batch.dataset, parts, float(norm))
         done = step + 1
         if done % config.log_every == 0:
-            bar.set_postfix(log.write(board, done, float(optimizer.param_groups[0]["lr"])))
+            more = {f"gradient_norm/{part}": float(value) for part, value in watched.items()}
+            more |= {f"log_variance/{task}": value for task, value in balance.to_json().items()}
+            bar.set_postfix(log.write(board, done, float(optimizer.param_groups[0]["lr"]), more))
         if done % config.save_every == 0 or done == config.steps:
-            checkpoint.save(run, done, network, ema, optimizer, {**meta, "step": done})
+            checkpoint.save(run, done, network, ema, optimizer, {**meta, "balance": balance.to_json()}, config.keep)
         if done == config.steps or (config.eval_every and done % config.eval_every == 0):
             best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
             log.record({"step": done, "evaluation": best})
@@ -208,10 +234,10 @@ class Log:
                 if one:
                     self.values[f"loss/{task}/{self.names[index]}"].append(one)
 
-    def write(self, board: SummaryWriter, step: int, lr: float) -> dict[str, str]:
-        """Write the means; returns those to show in the progress bar."""
+    def write(self, board: SummaryWriter, step: int, lr: float, more: dict[str, float]) -> dict[str, str]:
+        """Write the means, and `more` as it is; returns those to show in the progress bar."""
         means = {name: sum(v) / len(v) for name, v in sorted(self.values.items())}
-        means |= {"images_per_second": self.images / (time.perf_counter() - self.since), "lr": lr}
+        means |= {"images_per_second": self.images / (time.perf_counter() - self.since), "lr": lr, **more}
         for name, value in means.items():
             board.add_scalar(name, value, step)
         self.record({"step": step, **{name: round(value, 5) for name, value in means.items()}})

@@ -38,7 +38,9 @@ def set_cross_entropy(logits: Tensor, member: Tensor) -> Tensor:
     return logits.logsumexp(-1) - inside.logsumexp(-1)
 
 
-def mask_loss(logits: Tensor, labels: Tensor, tables: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def mask_loss(
+    logits: Tensor, labels: Tensor, tables: Tensor, weights: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Of each image: the weighted sum of the set cross-entropy over labelled pixels, and the sum of the weights.
 
     logits (B, C, h, w) at stride 4; labels (B, H, W) uint8 label ids of its own dataset; tables (B, 256, C) bool
@@ -49,6 +51,9 @@ def mask_loss(logits: Tensor, labels: Tensor, tables: Tensor, weights: Tensor) -
     logits = F.interpolate(logits.float(), size=labels.shape[1:], mode="bilinear", align_corners=False)
     member = tables[torch.arange(len(labels))[:, None, None], labels]  # (B, H/2, W/2, C)
     loss = set_cross_entropy(logits.permute(0, 2, 3, 1), member)
+    if smoothing:  # arXiv:1512.00567, with a set in the place of the class
+        uniform = logits.logsumexp(1) - logits.mean(1)  # cross-entropy against all classes alike, (B, H/2, W/2)
+        loss = (1 - smoothing) * loss + smoothing * uniform
     weight = torch.where(member, weights, float("inf")).amin(-1)
     weight = weight.masked_fill(weight.isinf(), 0.0)
     return (loss * weight).flatten(1).sum(1), weight.flatten(1).sum(1)
