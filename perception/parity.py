@@ -6,7 +6,7 @@ Legend: N = boxes of an image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,6 @@ class Parity:
     maps: Mapping[str, float]  # class map -> share of pixels that agree, over all images
     boxes_iou: float  # smallest IoU of a box with its partner; 1 if there is no box, 0 if one has no partner
     boxes: int  # how many boxes were compared
-    final: Parity | None = None  # of the file as it is kept, without the stages
 
     def require(self) -> None:
         """Raise ValueError that names the first stage, in the order of the data flow, that differs too much."""
@@ -48,8 +47,8 @@ class Parity:
             )
 
     def with_final(self, final: Parity) -> Parity:
-        """The same, with the comparison of the file as it is kept."""
-        return Parity(self.stages, final.maps, final.boxes_iou, final.boxes, final)
+        """These stages, with the answers of the file as it is kept."""
+        return replace(final, stages=self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

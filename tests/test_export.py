@@ -14,7 +14,10 @@ import torch
 
 from perception import export, load
 from perception.network.network import Network, NetworkConfig
+from perception.parity import match
+from perception.tensors import tensor_from_frame
 from perception.training import checkpoint
+from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.optim import Ema
 
 HW = (64, 96)
@@ -22,13 +25,22 @@ HW = (64, 96)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of an untrained network whose heads are sharp enough to disagree about."""
+    """A run of an untrained network whose heads are sharp enough to disagree about.
+
+    Its boxes are small, so that none is another's duplicate: which of two equal ones is kept would be chance.
+    """
     torch.manual_seed(0)
     network = Network(NetworkConfig(hw=HW, width=16))
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.startswith("masks"):  # boxes stay faint: which of two equal ones is kept is chance
+            if name.startswith("masks"):
                 parameter.mul_(3)
+            elif name.endswith("classify.2.weight"):
+                parameter.mul_(400)
+            elif name.endswith(("classify.2.bias", "measure.2.bias")):
+                parameter.fill_(-2.0)
+            elif parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)  # the exporter keeps one of several equal ones
     folder = tmp_path_factory.mktemp("run")
     meta = {"data": ["toy"], "revision": "0123abc", "train": {"steps": 1}}
     checkpoint.save(folder, 7, network, Ema(network, 0.9), adam(network), meta)
@@ -80,6 +92,8 @@ def test_the_file_answers_as_torch_does(exported: Path, run: Path, images: Path)
     with torch.inference_mode():
         truth = network.predict(torch.from_numpy(image))
     assert (answer["scene"] == truth["scene"].numpy()).mean() > 0.999
+    iou, compared = match(truth["boxes"][0].numpy(), answer["boxes"][0])
+    assert iou > 0.99 and compared > 20
     np.testing.assert_allclose(answer["boxes"][..., 4], truth["boxes"][..., 4].numpy(), atol=1e-4)
 
 
@@ -140,4 +154,40 @@ def test_summary_is_json(run: Path, images: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "m.onnx"), "--images", str(images), "--json", str(tmp_path / "m.json")]
     assert export.main([str(run), *out]) == 0
     summary = json.loads((tmp_path / "m.json").read_text())
-    assert summary["images"] == 3 and summary["boxes_iou"] > 0.99 and summary["maps"]["scene"] > 0.999
+    assert (
+        summary["images"] == 3
+        and summary["boxes_iou"] > 0.99
+        and summary["boxes"] > 20
+        and summary["maps"]["scene"] > 0.999
+    )
+
+
+def test_the_way_back_to_a_network_that_can_be_trained(exported: Path, images: Path) -> None:
+    tensors = [tensor_from_frame(np.asarray(cv2.imread(str(path))), HW)[0] for path in sorted(images.iterdir())]
+    expected = export.answers(exported, tensors)
+    network = network_from_onnx(exported)
+
+    def require_same_answers() -> None:
+        for tensor, truth in zip(tensors, expected, strict=True):
+            with torch.inference_mode():
+                found = {k: v.numpy() for k, v in network.eval().predict(torch.from_numpy(tensor[None])).items()}
+            assert (found["scene"] == truth["scene"]).mean() > 0.999
+            iou, compared = match(truth["boxes"][0], found["boxes"][0])
+            assert iou > 0.99 and compared > 20
+
+    require_same_answers()
+    many = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, *HW, 3)).astype(np.uint8))
+    settle_norms(network, many)
+    require_same_answers()
+    with torch.no_grad():  # in training mode, batch statistics now stand for what was folded away
+        trained = network.train()(many).masks["scene"]
+        evaluated = network.eval()(many).masks["scene"]
+    assert (trained - evaluated).abs().max() < 0.2 * evaluated.abs().max()
+
+
+def test_only_our_files_lead_back(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(ValueError, match="can't be read as ONNX"):
+        network_from_onnx(tmp_path / "text.onnx")
+    with pytest.raises(ValueError, match=r"tiny.onnx.*no network"):
+        network_from_onnx(tiny_model)

@@ -146,7 +146,7 @@ def test_new_box_heads_are_modest(network: Network) -> None:
 def test_decode_against_a_slow_reference() -> None:
     rng = np.random.default_rng(0)
     logits, boxes = rng.normal(size=(2, 30, 4)).astype(np.float32), rng.uniform(-20, 120, (2, 30, 4)).astype(np.float32)
-    raw = RawBoxes(torch.from_numpy(logits), torch.from_numpy(boxes), torch.zeros(30, 2), torch.ones(30))
+    raw = RawBoxes(torch.from_numpy(logits), torch.from_numpy(boxes), torch.zeros(30, 2))
     out = decode(raw, (64, 96), 5).numpy()
     for b in range(2):
         limit = [96, 64, 96, 64]
@@ -163,9 +163,7 @@ def test_decode_against_a_slow_reference() -> None:
 
 def test_a_duplicate_loses_its_score() -> None:
     box, near, far = [0.0, 0, 40, 40], [1.0, 0, 40, 40], [50.0, 10, 90, 50]
-    raw = RawBoxes(
-        torch.tensor([[[2.0], [1.0], [0.0]]]), torch.tensor([[box, near, far]]), torch.zeros(3, 2), torch.ones(3)
-    )
+    raw = RawBoxes(torch.tensor([[[2.0], [1.0], [0.0]]]), torch.tensor([[box, near, far]]), torch.zeros(3, 2))
     out = decode(raw, (64, 96), 3)[0]
     assert out[:, 4].tolist() == pytest.approx([0.8808, 0.5, 0.0], abs=1e-3)
     assert out[:2, 0].tolist() == [0, 50]

@@ -33,7 +33,6 @@ class RawBoxes:
     logits: Tensor  # (B, A, C), sigmoid gives the probability of each class
     boxes: Tensor  # (B, A, 4) xyxy, model pixels
     points: Tensor  # (A, 2) xy of the anchor points, model pixels
-    strides: Tensor  # (A,) pixels between the anchor points of a level
 
 
 class Branch(nn.Module):
@@ -50,7 +49,7 @@ class Branch(nn.Module):
         self.scale = nn.Parameter(torch.ones(len(STRIDES)))  # distances of each level, in strides
 
     def forward(self, levels: list[Tensor]) -> RawBoxes:
-        logits, boxes, points, strides = [], [], [], []
+        logits, boxes, points = [], [], []
         for level, stride, scale in zip(levels, STRIDES, self.scale, strict=True):
             h, w = level.shape[2:]
             y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
@@ -59,8 +58,7 @@ class Branch(nn.Module):
             boxes.append(torch.cat([xy - ltrb[..., :2], xy + ltrb[..., 2:]], -1))
             logits.append(self.classify(level).flatten(2).transpose(1, 2).float())
             points.append(xy)
-            strides.append(torch.full((h * w,), float(stride), device=level.device))
-        return RawBoxes(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points), torch.cat(strides))
+        return RawBoxes(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(points))
 
 
 class BoxHead(nn.Module):

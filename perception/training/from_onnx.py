@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -29,16 +30,19 @@ def network_from_onnx(path: Path) -> Network:
     """The network in a file of perception.export, with every batch norm that was folded as a plain shift.
 
     It answers like the file. Before it is trained, `settle_norms` has to see some images.
-    Raises ValueError if the file is not one of ours, or its graph lacks weights.
+    Raises ValueError if the file is not one of ours, or its graph lacks weights; OSError if there is none.
     """
     try:
         model = onnx.load(path)
-    except (OSError, ValueError, RuntimeError) as error:
+    except DecodeError as error:
         raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in texts:
         raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
-    network = Network(network_config(Metadata.from_json(texts[METADATA_KEY]).config))
+    config = Metadata.from_json(texts[METADATA_KEY]).config
+    if "network" not in config:
+        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
+    network = Network(network_config(config))
     found = named_weights(model.graph)
     own = network.state_dict()
     for conv, norm in folded_norms(network):

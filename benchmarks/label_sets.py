@@ -1,0 +1,80 @@
+"""Does one model trained on many differently labelled datasets beat one model a dataset, at equal training?
+
+    python benchmarks/label_sets.py --data DATA/camvid DATA/idd_lite DATA/kitti ... --out runs/label_sets
+
+Every run has the same network, start, seed, batch size and number of steps. The joint one draws all datasets equally
+often, so it sees each dataset 1/n as often as the run that has it alone. What differs is sharing. An interrupted study
+goes on where it stopped. Figures are of each dataset's val split, in its own label space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from study import figures, trained
+
+from perception.cli import run
+from perception.training.checkpoint import revision
+
+JOINT = "joint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSetsConfig:
+    """Options of benchmarks/label_sets.py."""
+
+    data: tuple[Path, ...]
+    """Datasets in the common layout, each with a val split."""
+    out: Path
+    """Folder of the runs."""
+    steps: int = 400
+    """Optimiser steps of every run."""
+    seeds: tuple[int, ...] = (0,)
+    """One joint and one separate training a seed."""
+    limit: int | None = 100
+    """Val images a dataset, spread evenly."""
+    options: tuple[str, ...] = ()
+    """More options of perception.train for every run, each as one word: --options=--hw --options=160 ..."""
+    json: str | None = None
+    """Write every figure as one line of JSON to this file; - is the last line of standard output."""
+
+
+def body(config: LabelSetsConfig) -> dict[str, Any]:
+    """Train, evaluate, print the table."""
+    if len(config.data) < 2:
+        raise ValueError(f"--data: name at least two datasets to compare, but got {len(config.data)}")
+    results: dict[str, dict[str, list[float]]] = {}  # "dataset figure" -> {"alone", "joint"} -> one value a seed
+    for seed in config.seeds:
+        same = ["--loop.seed", str(seed), *config.options]
+        parts = {folder.name: [folder] for folder in config.data} | {JOINT: list(config.data)}
+        for name, folders in parts.items():
+            path = config.out / f"{name}_{seed}"
+            trained(path, config.steps, ["--data", *map(str, folders), *same])
+            for dataset, found in figures(path, folders, "val", config.limit).items():
+                for figure, value in found.items():
+                    row = results.setdefault(f"{dataset}: {figure}", {"alone": [], JOINT: []})
+                    row[JOINT if name == JOINT else "alone"].append(value)
+    print(table(results))
+    about = {"steps": config.steps, "seeds": list(config.seeds), "limit": config.limit, "options": list(config.options)}
+    return {"study": "label sets", **about, "revision": revision(), "results": results}
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    """Markdown: a row a figure, the mean over seeds, and the difference that sharing makes."""
+    lines = ["| dataset: figure | alone | together | difference |", "|---|---:|---:|---:|"]
+    for name, row in results.items():
+        alone, joint = (sum(row[key]) / len(row[key]) for key in ("alone", JOINT))
+        lines.append(f"| {name} | {alone:.1f} | {joint:.1f} | {joint - alone:+.1f} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run(LabelSetsConfig, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

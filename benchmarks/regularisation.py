@@ -1,0 +1,100 @@
+"""What do regularisation and averaging gain on a dataset? Stochastic depth, label smoothing, averaged weights, a soup.
+
+    python benchmarks/regularisation.py --data DATA/idd_lite --out runs/regularisation
+
+One run is the common start. From it, every variant is trained once a seed, with the same number of steps; a soup is
+the mean of the plain runs of all seeds. An interrupted study goes on where it stopped. Figures are of the whole val
+split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from study import figures, trained
+
+from perception import soup
+from perception.cli import run
+from perception.training.checkpoint import revision
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "stochastic depth 0.1": ("--drop-path", "0.1"),
+    "label smoothing 0.1": ("--loop.label-smoothing", "0.1"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularisationConfig:
+    """Options of benchmarks/regularisation.py."""
+
+    data: Path
+    """A dataset in the common layout."""
+    out: Path
+    """Folder of the runs."""
+    start_steps: int = 300
+    """Optimiser steps of the common start."""
+    steps: int = 200
+    """Optimiser steps of every variant after it."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of every variant a seed."""
+    options: tuple[str, ...] = ()
+    """More options of perception.train for the start, each as one word."""
+    same: tuple[str, ...] = ()
+    """More options of perception.train for every run, each as one word: --same=--hw --same=160 ..."""
+    json: str | None = None
+    """Write every figure as one line of JSON to this file; - is the last line of standard output."""
+
+
+def body(config: RegularisationConfig) -> dict[str, Any]:
+    """Train, average, evaluate, print the table."""
+    data = ["--data", str(config.data), *config.same]
+    start = trained(config.out / "start", config.start_steps, [*data, *config.options])
+    results: dict[str, dict[str, list[float]]] = {}
+
+    def add(variant: str, path: Path, averaged: bool = True) -> None:
+        for figure, value in figures(path, [config.data], "val", None, averaged)[config.data.name].items():
+            results.setdefault(figure, {}).setdefault(variant, []).append(value)
+
+    runs: list[Path] = []
+    for name, options in VARIANTS.items():
+        for seed in config.seeds:
+            path = config.out / f"{name.replace(' ', '_')}_{seed}"
+            trained(path, config.steps, [*data, "--init", str(start), "--loop.seed", str(seed), *options])
+            add(name, path)
+            if name == "plain":
+                add("plain, last weights instead of their moving average", path, averaged=False)
+                runs.append(path)
+    mixed = config.out / "soup"
+    if not mixed.exists() and (code := soup.main([*map(str, runs), "--out", str(mixed)])):
+        raise ValueError(f"perception.soup failed with exit code {code}")
+    add("soup of the plain runs", mixed)
+    print(table(results))
+    about = {"start_steps": config.start_steps, "steps": config.steps, "seeds": list(config.seeds)}
+    return {"study": "regularisation", "data": config.data.name, **about, "revision": revision(), "results": results}
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    """Markdown: a row a variant, mean and standard deviation over seeds of each figure."""
+    variants = list(next(iter(results.values())))
+    lines = ["| variant | " + " | ".join(results) + " |", "|---|" + "---:|" * len(results)]
+    for variant in variants:
+        cells = []
+        for rows in results.values():
+            values = rows[variant]
+            cells.append(f"{mean(values):.1f}" + (f" +- {stdev(values):.1f}" if len(values) > 1 else ""))
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run(RegularisationConfig, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
