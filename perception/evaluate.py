@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from perception.cli import run
 from perception.engine import Provider
 from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate, plan
 from perception.evaluation.tables import summary_table, tables
 from perception.model import BUNDLED_MODEL, Model, load
+
+BranchName = Literal["one_to_many", "one_to_one"]  # perception.network.boxes has it too, but needs torch
 
 __all__ = ["EvaluateConfig", "main", "open_model"]
 
@@ -36,6 +38,8 @@ class EvaluateConfig:
     """For a model trained with --own-labels: its classes are the dataset's own labels."""
     provider: Provider = "auto"
     """What computes an ONNX file. A run directory is always computed by torch on the CPU."""
+    branch: BranchName | None = None
+    """For a run directory: branch of the box head that answers, instead of the one that the run names."""
     limit: int | None = None
     """Evaluate on this many images of each dataset, spread evenly over the split, instead of on all."""
     only: str = ""
@@ -44,12 +48,14 @@ class EvaluateConfig:
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
 
-def open_model(path: Path | None, provider: Provider) -> Model:
+def open_model(path: Path | None, provider: Provider, branch: BranchName | None = None) -> Model:
     """The Model of an ONNX file (None = the bundled one), or, through torch, of a run directory.
 
     Raises ValueError or OSError that says what is wrong with it.
     """
     if path is None or not path.is_dir():
+        if branch:
+            raise ValueError("--branch is for run directories: an ONNX file has one branch; export it with --branch")
         return load(path, provider, SCORE_THRESHOLD)
     if provider != "auto":
         raise ValueError(
@@ -59,14 +65,14 @@ def open_model(path: Path | None, provider: Provider) -> Model:
         from perception.training.checkpoint import open_run
     except ImportError as error:
         raise ValueError(f"a run directory needs the train extra ({error}); install it or name an ONNX file") from None
-    return Model(open_run(path), SCORE_THRESHOLD)
+    return Model(open_run(path, branch=branch), SCORE_THRESHOLD)
 
 
 def body(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate on every dataset; all of them are checked before the first image."""
     if not config.data:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
-    model = open_model(config.model, config.provider)
+    model = open_model(config.model, config.provider, config.branch)
     select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=config.own_space)
     for folder in config.data:
         plan(model, folder, select)

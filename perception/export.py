@@ -29,7 +29,7 @@ from perception.cli import run as run_cli
 from perception.engine import METADATA_KEY
 from perception.frames import open_source
 from perception.layout import split_weight
-from perception.network.boxes import ANSWERING
+from perception.network.boxes import BranchName
 from perception.network.network import Network
 from perception.parity import Parity, compare
 from perception.tensors import tensor_from_frame
@@ -54,6 +54,8 @@ class ExportConfig:
     """How many of them to compare."""
     heads: tuple[str, ...] = ()
     """Heads to keep (boxes, scene, drive ...); default: all that were trained."""
+    branch: BranchName | None = None
+    """Branch of the box head that answers; default: the one that the run names."""
     weights: Literal["fp32", "fp16"] = "fp32"
     """How weights are stored. fp16 halves the file; they are widened when it is loaded, and computed with in fp32."""
     json: str | None = None
@@ -79,8 +81,9 @@ class Stages(nn.Module):
         for name in self.network.masks:
             stages[f"stage_{name}_logits"] = raw.masks[name]
         if self.network.boxes is not None:
-            stages["stage_box_logits"] = raw.boxes[ANSWERING].logits
-            stages["stage_box_xyxy"] = raw.boxes[ANSWERING].boxes
+            branch = self.network.config.branch
+            stages["stage_box_logits"] = raw.boxes[branch].logits
+            stages["stage_box_xyxy"] = raw.boxes[branch].boxes
         return {name: final[name] for name in self.heads} | stages
 
 
@@ -210,7 +213,7 @@ def val_folders(run: Path) -> list[str]:
 
 def body(config: ExportConfig) -> dict[str, Any]:
     """Export, check, report."""
-    network, meta = load_network(config.run)
+    network, meta = load_network(config.run, branch=config.branch)
     trained = (*(["boxes"] if network.boxes is not None else []), *network.masks)
     heads = config.heads or trained
     if unknown := [head for head in heads if head not in trained]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 
 from perception.network.features import Separable
 
-__all__ = ["STRIDES", "BoxHead", "RawBoxes", "decode", "pairwise_iou"]
+__all__ = ["STRIDES", "BoxHead", "BranchName", "RawBoxes", "decode", "pairwise_iou"]
 
 STRIDES = (8, 16, 32)
-ANSWERING = "one_to_many"  # the branch that answers: with too little training the one-to-one branch repeats itself
+BranchName = Literal["one_to_many", "one_to_one"]
 DUPLICATE_IOU = 0.6
 PRIOR = -math.log((1 - 0.01) / 0.01)  # every class starts at 1 percent, as in RetinaNet, arXiv:1708.02002
 
@@ -64,14 +65,15 @@ class Branch(nn.Module):
 class BoxHead(nn.Module):
     """[p8, p16, p32] -> {branch: RawBoxes}: both branches in training, else only the one that answers."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, answering: BranchName) -> None:
         super().__init__()
         self.one_to_many = Branch(width, classes)
         self.one_to_one = Branch(width, classes)
+        self.answering = answering
 
     def forward(self, levels: list[Tensor]) -> dict[str, RawBoxes]:
         if not self.training:
-            return {ANSWERING: getattr(self, ANSWERING)(levels)}
+            return {self.answering: getattr(self, self.answering)(levels)}
         detached = [level.detach() for level in levels]  # only the rich supervision shapes the features
         return {"one_to_one": self.one_to_one(detached), "one_to_many": self.one_to_many(levels)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from perception.labels import BOX_CLASSES, HEADS
-from perception.network.boxes import ANSWERING, BoxHead, RawBoxes, decode
+from perception.network.boxes import BoxHead, BranchName, RawBoxes, decode
 from perception.network.features import DetailPath, Pyramid
 from perception.network.masks import MaskHead, class_map
 from perception.network.tokens import Tokens
@@ -42,6 +42,7 @@ class NetworkConfig:
         default_factory=lambda: dict(HEADS)
     )  # segmentation heads and their classes
     max_boxes: int = 100  # K
+    branch: BranchName = "one_to_many"  # that answers: with too little training the one-to-one branch repeats itself
 
     def __post_init__(self) -> None:
         if self.hw[0] % 32 or self.hw[1] % 32:
@@ -67,7 +68,7 @@ class Network(nn.Module):
             tokens.load_timm(vit_weights)
         detail = DetailPath(config.detail, pretrained and detail_weights is None, detail_weights)
         self.pyramid = Pyramid(tokens, detail, config.width)
-        self.boxes = BoxHead(config.width, len(config.box_classes)) if config.box_classes else None
+        self.boxes = BoxHead(config.width, len(config.box_classes), config.branch) if config.box_classes else None
         self.masks = nn.ModuleDict({name: MaskHead(config.width, len(c)) for name, c in config.heads.items()})
 
     def forward(self, image: Tensor) -> Raw:
@@ -84,7 +85,7 @@ class Network(nn.Module):
         """Raw outputs -> final ones: the K best boxes, and the best class of each pixel."""
         out = {}
         if self.boxes is not None:
-            out["boxes"] = decode(raw.boxes[ANSWERING], self.config.hw, self.config.max_boxes)
+            out["boxes"] = decode(raw.boxes[self.config.branch], self.config.hw, self.config.max_boxes)
         return out | {name: class_map(logits, self.config.hw) for name, logits in raw.masks.items()}
 
     def keep(self, heads: Collection[str]) -> None:

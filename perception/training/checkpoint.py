@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from perception.engine import Metadata
+from perception.network.boxes import BranchName
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import fit_position_embedding
 from perception.training.optim import Ema
@@ -115,11 +116,15 @@ def network_config(meta: Mapping[str, Any]) -> NetworkConfig:
     return NetworkConfig(**data)
 
 
-def load_network(run: Path, averaged: bool = True) -> tuple[Network, dict[str, Any]]:
-    """The averaged (or the last) weights of a run's newest checkpoint, ready to predict, and its meta."""
+def load_network(run: Path, averaged: bool = True, branch: BranchName | None = None) -> tuple[Network, dict[str, Any]]:
+    """The averaged (or the last) weights of a run's newest checkpoint, ready to predict, and its meta.
+
+    `branch` of the box head answers, instead of the one that the run was trained to answer with.
+    """
     checkpoint = latest(run)
     meta = read_meta(checkpoint)
-    network = Network(network_config(meta))
+    config = network_config(meta)
+    network = Network(replace(config, branch=branch) if branch else config)
     network.load_state_dict(load_file(checkpoint / ("ema.safetensors" if averaged else "network.safetensors")))
     return network.eval(), meta
 
@@ -200,7 +205,7 @@ class TorchEngine:
         return {name: value.numpy() for name, value in out.items()}
 
 
-def open_run(run: str | Path, averaged: bool = True) -> TorchEngine:
-    """The newest checkpoint of a run, ready to predict."""
-    network, meta = load_network(Path(run), averaged)
+def open_run(run: str | Path, averaged: bool = True, branch: BranchName | None = None) -> TorchEngine:
+    """The newest checkpoint of a run, ready to predict; see `load_network`."""
+    network, meta = load_network(Path(run), averaged, branch)
     return TorchEngine(network, metadata(network, meta))
