@@ -25,6 +25,7 @@ from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
 from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.loop import LoopConfig, train
+from perception.training.policy import load_policy, save_policy
 
 __all__ = ["TrainConfig", "main"]
 
@@ -117,7 +118,8 @@ def saved_options(config: TrainConfig) -> TrainConfig:
     """The options in RUN/config.json, to go on with. Raises FileNotFoundError if there is no run."""
     checkpoint.latest(config.out)
     saved = json.loads((config.out / "config.json").read_text())
-    saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig(**with_tuples(saved["augment"]))
+    saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig.from_json(saved["augment"])
+    saved["augment"] = replace(saved["augment"], policy=str(config.out / "policy.json"))  # as it was at the start
     return TrainConfig(**with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
 
 
@@ -150,6 +152,7 @@ def body(config: TrainConfig) -> dict[str, Any]:
     if not config.resume:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+        save_policy(load_policy(config.augment.policy), config.out / "policy.json")
     for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
         print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
     about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}

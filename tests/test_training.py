@@ -40,7 +40,7 @@ LABELS = DatasetLabels(
         ),
     },
 )
-PLAIN = ["--augment.crop", "0", "--augment.colour", "0", "--augment.degrade", "0", "--augment.weather", "0"]
+PLAIN = ["--augment.crop", "0", "--augment.magnitude", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_every_image_comes_once_before_any_comes_again(toy: Path, monkeypatch: p
 
 
 def test_augmentation_keeps_boxes_and_masks_on_their_objects(toy: Path) -> None:
-    mixture = Mixture([toy], [1.0], 60, (64, 96), AugmentConfig(colour=0, degrade=0, weather=0), seed=1)
+    mixture = Mixture([toy], [1.0], 60, (64, 96), AugmentConfig(magnitude=0, flip=0.5), seed=1)
     found = 0
     for n in range(60):
         e = mixture[n]

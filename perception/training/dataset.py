@@ -7,6 +7,7 @@ number of workers, goes on exactly where the interrupted run stopped.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from perception.labels import HEADS, IGNORE, DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
-from perception.training.augment import Augment, AugmentConfig
+from perception.training.augment import Augment, AugmentConfig, too_little
 from perception.training.losses import BoxTargets
+from perception.training.mosaic import one_or_mosaic
 
 __all__ = ["Batch", "Mixture", "batches"]
-
-MIN_BOX_PX = 3.0  # smaller boxes, in model pixels, are ignored instead of learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,10 @@ class Mixture(Dataset[Example]):
         samples = self.samples[dataset]
         epoch, position = divmod(int(self.nth[n]), len(samples))
         order = np.random.default_rng([self.seed, 1, dataset, epoch]).permutation(len(samples))
-        return self.example(dataset, samples[order[position]], seed=int(self.seed * 1_000_003 + n) % 2**31)
+        seed = int(self.seed * 1_000_003 + n) % 2**31
+        return one_or_mosaic(
+            partial(self.example, dataset), samples[order[position]], samples, self.augment.mosaic, seed
+        )
 
     def example(self, dataset: int, sample: Sample, seed: int) -> Example:
         """Read, augment and preprocess one sample."""
@@ -106,13 +109,12 @@ class Mixture(Dataset[Example]):
         own = np.zeros((0, 4), np.float32) if sample.boxes is None else sample.boxes
         n = len(own)
         everything = np.concatenate([own, sample.ignore]).astype(np.float32)
-        image, boxes, kept, warped = self.augment.reshape(seed, image, everything, list(masks.values()))
+        image, boxes, kept, share, warped = self.augment.reshape(seed, image, everything, list(masks.values()))
 
         tensor, letterbox = tensor_from_frame(image, self.hw)
-        tensor = self.augment.recolour(seed, tensor)
+        tensor = self.augment.recolour(seed, tensor, letterbox)
         boxes = boxes_model_from_frame(boxes, letterbox)
-        tiny = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) < MIN_BOX_PX
-        learn = (kept < n) & ~tiny
+        learn = (kept < n) & ~too_little(boxes, share)
         spec = labels.boxes if sample.boxes is not None else None
         if spec is None:
             members, exhaustive = np.zeros((0, 0), bool), np.zeros(0, bool)
