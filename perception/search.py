@@ -24,7 +24,7 @@ from typing import Any
 
 from perception import train
 from perception.cli import run as run_cli
-from perception.evaluate import evaluate
+from perception.evaluation.figures import Selection, evaluate
 from perception.layout import read_layout, split_weight
 from perception.model import Model
 from perception.train import TrainConfig
@@ -70,9 +70,10 @@ def train_once(config: SearchConfig, data: Sequence[str], augment: AugmentConfig
         options = TrainConfig(**same | changed)
     if evaluation := train.body(options)["evaluation"]:
         return dict(evaluation)
-    model, limit = Model(checkpoint.open_run(out)), config.loop.eval_limit or None  # killed after its last step
+    model = Model(checkpoint.open_run(out))  # killed after its last step
+    select = Selection(limit=config.loop.eval_limit or None, own_space=config.own_labels)
     folders = [split_weight(entry)[0] for entry in data]
-    results = [evaluate(model, f, "val", limit, config.own_labels) for f in folders if (f / "images" / "val").is_dir()]
+    results = [evaluate(model, f, select) for f in folders if (f / "images" / "val").is_dir()]
     return {result["dataset"]: result for result in results}
 
 
