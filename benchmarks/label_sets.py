@@ -9,6 +9,7 @@ goes on where it stopped. Figures are of each dataset's val split, in its own la
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,8 @@ class LabelSetsConfig:
     """One joint and one separate training a seed."""
     limit: int | None = 100
     """Val images a dataset, spread evenly."""
-    options: tuple[str, ...] = ()
-    """More options of perception.train for every run, each as one word: --options=--hw --options=160 ..."""
+    options: str = ""
+    """More options of perception.train for every run: --options="--hw 160 288 --freeze-details all"."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -48,7 +49,7 @@ def body(config: LabelSetsConfig) -> dict[str, Any]:
         raise ValueError(f"--data: name at least two datasets to compare, but got {len(config.data)}")
     results: dict[str, dict[str, list[float]]] = {}  # "dataset figure" -> {"alone", "joint"} -> one value a seed
     for seed in config.seeds:
-        same = ["--loop.seed", str(seed), *config.options]
+        same = ["--loop.seed", str(seed), *shlex.split(config.options)]
         parts = {folder.name: [folder] for folder in config.data} | {JOINT: list(config.data)}
         for name, folders in parts.items():
             path = config.out / f"{name}_{seed}"
@@ -58,7 +59,7 @@ def body(config: LabelSetsConfig) -> dict[str, Any]:
                     row = results.setdefault(f"{dataset}: {figure}", {"alone": [], JOINT: []})
                     row[JOINT if name == JOINT else "alone"].append(value)
     print(table(results))
-    about = {"steps": config.steps, "seeds": list(config.seeds), "limit": config.limit, "options": list(config.options)}
+    about = {"steps": config.steps, "seeds": list(config.seeds), "limit": config.limit, "options": config.options}
     return {"study": "label sets", **about, "revision": revision(), "results": results}
 
 

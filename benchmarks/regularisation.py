@@ -9,6 +9,7 @@ split.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,18 +43,18 @@ class RegularisationConfig:
     """Optimiser steps of every variant after it."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of every variant a seed."""
-    options: tuple[str, ...] = ()
-    """More options of perception.train for the start, each as one word."""
-    same: tuple[str, ...] = ()
-    """More options of perception.train for every run, each as one word: --same=--hw --same=160 ..."""
+    options: str = ""
+    """More options of perception.train for every run: --options="--hw 160 288 --heads scene"."""
+    start_options: str = ""
+    """More options of perception.train for the start alone: --start-options="--detail-weights CNN.pth"."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
 
 def body(config: RegularisationConfig) -> dict[str, Any]:
     """Train, average, evaluate, print the table."""
-    data = ["--data", str(config.data), *config.same]
-    start = trained(config.out / "start", config.start_steps, [*data, *config.options])
+    data = ["--data", str(config.data), *shlex.split(config.options)]
+    start = trained(config.out / "start", config.start_steps, [*data, *shlex.split(config.start_options)])
     results: dict[str, dict[str, list[float]]] = {}
 
     def add(variant: str, path: Path, averaged: bool = True) -> None:
