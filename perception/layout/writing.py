@@ -1,11 +1,5 @@
-"""The common dataset layout, read and written in this one place (numpy and OpenCV only).
+"""Images and their labels -> a dataset in the common layout (numpy and OpenCV only).
 
-    OUT/dataset.json                        DatasetLabels.to_json()
-    OUT/images/<split>/<name>.jpg           or .png; splits are "train", "val", "test"
-    OUT/boxes/<split>.json                  COCO: the dataset's own categories; iscrowd = 1 marks an ignore region
-    OUT/masks/<folder>/<split>/<name>.png   the dataset's own label ids, one channel uint8, 255 = not labelled
-
-An image that is not in the COCO file is not annotated for boxes; one without a mask file, not for that head.
 Legend: N = boxes of an image, M = ignore regions of an image, H, W = its height and width.
 """
 
@@ -14,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -25,174 +17,15 @@ import cv2
 import numpy as np
 
 from perception.labels import IGNORE, DatasetLabels
+from perception.layout.reading import IMAGE_SUFFIXES, SPLITS
+from perception.layout.report import Report
 
-__all__ = ["IMAGE_SUFFIXES", "LayoutWriter", "Report", "Sample", "read_layout", "split_weight"]
+__all__ = ["LayoutWriter"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-SPLITS = ("train", "val", "test")
 IGNORE_CATEGORY = "ignore region"  # COCO wants a category for every annotation, so regions without one are called this
 MIN_SIDE_PX = 1.0  # a box that is thinner than a pixel inside the image is empty
 ROUNDING_PX = 1.0  # boxes may stick out this far by rounding; it is clipped and not worth a word
 JPEG_QUALITY = 95  # for images that come as arrays
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """One image of a dataset and what is annotated on it."""
-
-    image: Path
-    boxes: np.ndarray | None = None  # (N, 4) float32 xyxy, frame pixels; None = not annotated for boxes
-    categories: tuple[str, ...] = ()  # N names, the dataset's own
-    ignore: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (M, 4) float32 xyxy
-    masks: Mapping[str, Path] = field(default_factory=dict)  # head name -> index PNG
-
-
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
-def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tuple[DatasetLabels, list[Sample]]:
-    """The labels of the dataset in `folder` and its samples of one split, ordered by file name.
-
-    With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
-    Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
-    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO file, a box without
-    an area inside its image, and an image that the COCO file lists but the folder lacks.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{root} is not a folder; expected a dataset in the common layout (data/<name>/prepare.py)")
-    if not (root / "dataset.json").is_file():
-        raise ValueError(f"{root} has no dataset.json; data/<name>/prepare.py SOURCE_DIR {root} makes one")
-    labels = DatasetLabels.from_json(_read_json(root / "dataset.json"))
-    labels = labels.own_space() if own_space else labels
-    images = root / "images" / split
-    if not split or not images.is_dir():
-        found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
-        raise ValueError(f"{root} has no split {split!r}; it has: {', '.join(found) or 'none'}")
-
-    names = sorted(
-        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
-    boxes_file = root / "boxes" / f"{split}.json"
-    boxes = _read_coco(boxes_file, labels) if labels.boxes and boxes_file.is_file() else {}
-    if missing := sorted(set(boxes) - set(names)):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"{boxes_file} lists {missing[0]}{more}, but {images} has no such image")
-
-    folders = {head: root / "masks" / spec.folder / split for head, spec in labels.masks.items()}
-    samples = []
-    for name in names:
-        masks = {head: path / PurePosixPath(name).with_suffix(".png") for head, path in folders.items()}
-        masks = {head: path for head, path in masks.items() if path.is_file()}
-        annotated = boxes.get(name)
-        samples.append(Sample(images / name, *annotated, masks) if annotated else Sample(images / name, masks=masks))
-    return labels, samples
-
-
-def split_weight(entry: str) -> tuple[Path, float]:
-    """DIR or DIR:WEIGHT, as front doors take datasets -> (folder, weight)."""
-    folder, colon, weight = entry.rpartition(":")
-    try:
-        return (Path(folder), float(weight)) if colon else (Path(entry), 1.0)
-    except ValueError:
-        return Path(entry), 1.0
-
-
-def _read_json(path: Path) -> Any:
-    """The content of a JSON object. Raises ValueError that names the file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a JSON object, but got a {type(data).__name__}")
-    return data
-
-
-def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, tuple[np.ndarray, tuple[str, ...], np.ndarray]]:
-    """COCO file -> file name -> (boxes (N, 4) float32 xyxy, N categories, ignore regions (M, 4) float32 xyxy)."""
-    assert labels.boxes is not None
-    data = _read_json(path)
-    where = "images"
-    try:
-        images = {entry["id"]: entry for entry in data["images"]}
-        rows: dict[Any, list[tuple[list[float], str]]] = {image: [] for image in images}
-        crowds: dict[Any, list[list[float]]] = {image: [] for image in images}
-        category_names = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
-        for number, entry in enumerate(data["annotations"]):
-            where = f"annotations[{number}]"
-            image, category = images[entry["image_id"]], category_names[entry["category_id"]]
-            x, y, w, h = (float(value) for value in entry["bbox"])
-            x2, y2 = min(x + w, float(image.get("width", np.inf))), min(y + h, float(image.get("height", np.inf)))
-            x, y = max(x, 0.0), max(y, 0.0)
-            if not (x2 > x and y2 > y and np.isfinite([x, y, x2, y2]).all()):
-                raise ValueError(f"box {entry['bbox']} has no area inside its image {image['file_name']}")
-            ignored = bool(entry.get("iscrowd"))
-            if not ignored and category not in labels.boxes.sets:
-                raise ValueError(f"category {category!r} is not in dataset.json")
-            if ignored or not labels.boxes.sets[category]:
-                crowds[image["id"]].append([x, y, x2, y2])
-            else:
-                rows[image["id"]].append(([x, y, x2, y2], category))
-        where = "images"
-        if len({entry["file_name"] for entry in images.values()}) < len(data["images"]):
-            raise ValueError("an id or a file_name is there twice")
-        return {
-            str(entry["file_name"]): (
-                np.array([box for box, _ in rows[image]], np.float32).reshape(-1, 4),
-                tuple(category for _, category in rows[image]),
-                np.array(crowds[image], np.float32).reshape(-1, 4),
-            )
-            for image, entry in images.items()
-        }
-    except KeyError as error:
-        raise ValueError(f"{path} is broken: {where}: missing key or unknown id {error}") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is broken: {where}: {error}; data/coco/prepare.py drops and counts such") from None
-
-
-# -------------------------------------------------------------------------------------------------------------- writing
-
-
-@dataclass(slots=True)
-class Report:
-    """What a conversion wrote, and every problem it met: how often, and the first example."""
-
-    images: Counter[str] = field(default_factory=Counter)  # split -> images
-    boxes: Counter[str] = field(default_factory=Counter)  # category -> boxes
-    ignore_regions: int = 0
-    masks: Counter[str] = field(default_factory=Counter)  # folder -> masks
-    problems: Counter[str] = field(default_factory=Counter)  # kind -> count
-    examples: dict[str, str] = field(default_factory=dict)  # kind -> the first example
-
-    def problem(self, kind: str, example: str) -> None:
-        """Count one problem."""
-        self.problems[kind] += 1
-        self.examples.setdefault(kind, example)
-
-    def problem_lines(self) -> list[str]:
-        """One line a kind of problem, the most frequent first."""
-        return [f"{count} x {kind} (first: {self.examples[kind]})" for kind, count in self.problems.most_common()]
-
-    def __str__(self) -> str:
-        lines = ["images: " + ", ".join(f"{self.images[split]} {split}" for split in SPLITS if self.images[split])]
-        if self.boxes or self.ignore_regions:
-            counts = ", ".join(f"{count} {category}" for category, count in self.boxes.most_common())
-            lines.append(f"boxes: {counts or 'none'}; {self.ignore_regions} ignore regions")
-        if self.masks:
-            lines.append("masks: " + ", ".join(f"{count} {folder}" for folder, count in sorted(self.masks.items())))
-        lines += ["problems:", *(f"  {line}" for line in self.problem_lines())] if self.problems else ["problems: none"]
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return {
-            "images": dict(self.images),
-            "boxes": dict(self.boxes),
-            "ignore_regions": self.ignore_regions,
-            "masks": dict(self.masks),
-            "problems": {kind: {"count": n, "first": self.examples[kind]} for kind, n in self.problems.items()},
-        }
 
 
 class LayoutWriter:
