@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from perception.labels import DatasetLabels
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "Sample", "read_layout", "split_weight"]
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "Attribute", "Sample", "read_layout", "split_weight"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = ("train", "val", "test")
+Attribute = str | int | float | bool  # the value of an attribute
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +31,8 @@ class Sample:
     categories: tuple[str, ...] = ()  # N names, the dataset's own
     ignore: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (M, 4) float32 xyxy
     masks: Mapping[str, Path] = field(default_factory=dict)  # head name -> index PNG
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)  # of the image, such as weather: fog
+    box_attributes: tuple[Mapping[str, Attribute], ...] = ()  # N, such as occlusion: 1; or none at all
 
 
 def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tuple[DatasetLabels, list[Sample]]:
@@ -37,8 +40,8 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
 
     With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
     Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
-    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO file, a box without
-    an area inside its image, and an image that the COCO file lists but the folder lacks.
+    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO or attributes file, a
+    box without an area inside its image, and an image that one of these files lists but the folder lacks.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -57,17 +60,20 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
     )
     boxes_file = root / "boxes" / f"{split}.json"
     boxes = _read_coco(boxes_file, labels) if labels.boxes and boxes_file.is_file() else {}
-    if missing := sorted(set(boxes) - set(names)):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"{boxes_file} lists {missing[0]}{more}, but {images} has no such image")
+    attributes_file = root / "attributes" / f"{split}.json"
+    attributes = _read_attributes(attributes_file) if attributes_file.is_file() else {}
+    for path, listed in ((boxes_file, set(boxes)), (attributes_file, set(attributes))):
+        if missing := sorted(listed - set(names)):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(f"{path} lists {missing[0]}{more}, but {images} has no such image")
 
     folders = {head: root / "masks" / spec.folder / split for head, spec in labels.masks.items()}
     samples = []
     for name in names:
         masks = {head: path / PurePosixPath(name).with_suffix(".png") for head, path in folders.items()}
         masks = {head: path for head, path in masks.items() if path.is_file()}
-        annotated = boxes.get(name)
-        samples.append(Sample(images / name, *annotated, masks) if annotated else Sample(images / name, masks=masks))
+        sample = Sample(images / name, masks=masks, attributes=attributes.get(name, {}))
+        samples.append(replace(sample, **boxes[name]) if name in boxes else sample)
     return labels, samples
 
 
@@ -91,14 +97,32 @@ def _read_json(path: Path) -> Any:
     return data
 
 
-def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, tuple[np.ndarray, tuple[str, ...], np.ndarray]]:
-    """COCO file -> file name -> (boxes (N, 4) float32 xyxy, N categories, ignore regions (M, 4) float32 xyxy)."""
+def _attributes(values: Any) -> dict[str, Attribute]:
+    """The attributes of one image or box; nested ones, which other tools may write, are left out.
+
+    Raises ValueError if it is not an object.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"attributes must be an object such as {{'occlusion': 1}}, but are {values!r}")
+    return {name: value for name, value in values.items() if isinstance(value, Attribute)}
+
+
+def _read_attributes(path: Path) -> dict[str, dict[str, Attribute]]:
+    """File name -> attributes of the image."""
+    try:
+        return {name: _attributes(values) for name, values in _read_json(path).items()}
+    except ValueError as error:
+        raise ValueError(f"{path} is broken: {error}") from None
+
+
+def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, dict[str, Any]]:
+    """COCO file -> file name -> `boxes`, `categories`, `ignore` and `box_attributes` of its Sample."""
     assert labels.boxes is not None
     data = _read_json(path)
     where = "images"
     try:
         images = {entry["id"]: entry for entry in data["images"]}
-        rows: dict[Any, list[tuple[list[float], str]]] = {image: [] for image in images}
+        rows: dict[Any, list[tuple[list[float], str, dict[str, Attribute]]]] = {image: [] for image in images}
         crowds: dict[Any, list[list[float]]] = {image: [] for image in images}
         category_names = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
         for number, entry in enumerate(data["annotations"]):
@@ -115,16 +139,17 @@ def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, tuple[np.ndarray,
             if ignored or not labels.boxes.sets[category]:
                 crowds[image["id"]].append([x, y, x2, y2])
             else:
-                rows[image["id"]].append(([x, y, x2, y2], category))
+                rows[image["id"]].append(([x, y, x2, y2], category, _attributes(entry.get("attributes") or {})))
         where = "images"
         if len({entry["file_name"] for entry in images.values()}) < len(data["images"]):
             raise ValueError("an id or a file_name is there twice")
         return {
-            str(entry["file_name"]): (
-                np.array([box for box, _ in rows[image]], np.float32).reshape(-1, 4),
-                tuple(category for _, category in rows[image]),
-                np.array(crowds[image], np.float32).reshape(-1, 4),
-            )
+            str(entry["file_name"]): {
+                "boxes": np.array([row[0] for row in rows[image]], np.float32).reshape(-1, 4),
+                "categories": tuple(row[1] for row in rows[image]),
+                "ignore": np.array(crowds[image], np.float32).reshape(-1, 4),
+                "box_attributes": tuple(row[2] for row in rows[image]),
+            }
             for image, entry in images.items()
         }
     except KeyError as error:

@@ -6,6 +6,7 @@ Legend: N = boxes of an image, M = ignore regions of an image, H, W = its height
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 
 from perception.labels import IGNORE, DatasetLabels
-from perception.layout.reading import IMAGE_SUFFIXES, SPLITS
+from perception.layout.reading import IMAGE_SUFFIXES, SPLITS, Attribute
 from perception.layout.report import Report
 
 __all__ = ["LayoutWriter"]
@@ -49,6 +50,7 @@ class LayoutWriter:
                 raise ValueError(f"{self.out} exists; name a new folder, or replace it with --overwrite")
         self._partial = self.out.absolute().with_name(f".{self.out.absolute().name}.partial-{os.getpid()}")
         self._annotated: dict[str, dict[str, dict[str, Any]]] = {}  # split -> file name -> boxes of one image
+        self._attributes: dict[str, dict[str, dict[str, Attribute]]] = {}  # split -> file name -> attributes
         self._names: set[tuple[str, str]] = set()
         self._known_ids: dict[str, np.ndarray] = {}  # folder -> (256,) uint8 table: known ids stay, others are 255
         for spec in labels.masks.values():
@@ -82,15 +84,19 @@ class LayoutWriter:
         ignore: np.ndarray | Sequence[Sequence[float]] = (),
         masks: Mapping[str, np.ndarray] = MappingProxyType({}),
         annotated_hw: tuple[int, int] | None = None,
+        attributes: Mapping[str, Attribute] = MappingProxyType({}),
+        box_attributes: Sequence[Mapping[str, Attribute]] = (),
     ) -> bool:
         """Add one image with its labels; False if it was skipped (and counted in `report`).
 
         `name` is the file name without its suffix. `image` is a file (JPEG and PNG are copied byte for byte) or
         (H, W, 3) uint8 BGR. `boxes` (N, 4) and `ignore` (M, 4) are xyxy in frame pixels; None says: not annotated.
         `masks` are (H, W) integer label ids by folder. `annotated_hw`, where the source states it, is the size that the
-        annotator saw: an image of another size is skipped.
+        annotator saw: an image of another size is skipped. `attributes` are those of the image, `box_attributes` (N, or
+        none) of its boxes: text, numbers and truth values.
         """
         assert split in SPLITS and len(categories) == (0 if boxes is None else len(boxes))
+        assert len(box_attributes) in (0, len(categories))
         assert boxes is None or self.labels.boxes is not None, "boxes without box labels"
         where = f"{split}/{name}"
         if PurePosixPath(name).is_absolute() or not name or {"", ".", ".."} & set(name.split("/")):
@@ -122,9 +128,13 @@ class LayoutWriter:
         self.report.images[split] += 1
         for folder, mask in masks.items():
             self._write_mask(folder, f"{split}/{name}", mask)
+        if known := self._checked_attributes(attributes, where):
+            self._attributes.setdefault(split, {})[f"{name}{suffix}"] = known
         if boxes is not None:
-            rows = self._checked_boxes(boxes, categories, (height, width), where)
-            rows += self._checked_boxes(ignore, [IGNORE_CATEGORY] * len(ignore), (height, width), where)
+            extra = [self._checked_attributes(values, where) for values in box_attributes or [{}] * len(boxes)]
+            rows = self._checked_boxes(boxes, categories, extra, (height, width), where)
+            regions = len(ignore)
+            rows += self._checked_boxes(ignore, [IGNORE_CATEGORY] * regions, [{}] * regions, (height, width), where)
             entry = {"width": width, "height": height, "rows": rows}
             self._annotated.setdefault(split, {})[f"{name}{suffix}"] = entry
         return True
@@ -163,14 +173,30 @@ class LayoutWriter:
         path.write_bytes(self._encode(known, ".png"))
         self.report.masks[folder] += 1
 
+    def _checked_attributes(self, attributes: Mapping[str, Attribute], where: str) -> dict[str, Attribute]:
+        """The attributes that JSON can hold; the others are counted."""
+        sound = {}
+        for name, value in attributes.items():
+            if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+                sound[name] = value
+            else:
+                self.report.problem("attribute that is not text or a number, dropped", f"{where} {name}: {value!r}")
+        return sound
+
     def _checked_boxes(
-        self, boxes: np.ndarray | Sequence[Sequence[float]], categories: Iterable[str], hw: tuple[int, int], where: str
-    ) -> list[tuple[str, list[float], bool]]:
-        """(category, [x1, y1, x2, y2] inside the image, ignored) of every sound box; the others are counted."""
+        self,
+        boxes: np.ndarray | Sequence[Sequence[float]],
+        categories: Iterable[str],
+        attributes: Iterable[dict[str, Attribute]],
+        hw: tuple[int, int],
+        where: str,
+    ) -> list[tuple[str, list[float], bool, dict[str, Attribute]]]:
+        """(category, [x1, y1, x2, y2] inside the image, ignored, attributes) of every sound box; others are counted."""
         assert self.labels.boxes is not None
         height, width = hw
         rows = []
-        for box, category in zip(np.asarray(boxes, np.float64).reshape(-1, 4), categories, strict=True):
+        corners = np.asarray(boxes, np.float64).reshape(-1, 4)
+        for box, category, known in zip(corners, categories, attributes, strict=True):
             example = f"{where} {category} {[round(float(value), 1) for value in box]} in {width}x{height}"
             inside = np.clip(box, 0, [width, height, width, height])
             if category != IGNORE_CATEGORY and category not in self.labels.boxes.sets:
@@ -191,7 +217,7 @@ class LayoutWriter:
                     self.report.ignore_regions += 1
                 else:
                     self.report.boxes[category] += 1
-                rows.append((category, [round(float(value), 3) for value in inside], ignored))
+                rows.append((category, [round(float(value), 3) for value in inside], ignored, known))
         return rows
 
     def _finish(self) -> None:
@@ -205,6 +231,10 @@ class LayoutWriter:
             path = self._partial / "boxes" / f"{split}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(self._coco(images)))
+        for split, known in self._attributes.items():
+            path = self._partial / "attributes" / f"{split}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(dict(sorted(known.items()))))
         (self._partial / "dataset.json").write_text(json.dumps(self.labels.to_json(), indent=1) + "\n")
         old = self._partial.with_name(self._partial.name.replace(".partial-", ".old-"))
         if self.out.exists():
@@ -222,10 +252,15 @@ class LayoutWriter:
         annotations: list[dict[str, Any]] = []
         for image_id, (file_name, entry) in enumerate(sorted(images.items()), 1):
             listed.append({"id": image_id, "file_name": file_name, "width": entry["width"], "height": entry["height"]})
-            for category, (x1, y1, x2, y2), ignored in entry["rows"]:
+            for category, (x1, y1, x2, y2), ignored, attributes in entry["rows"]:
                 w, h = round(x2 - x1, 3), round(y2 - y1, 3)
-                row = {"id": len(annotations) + 1, "image_id": image_id, "category_id": categories[category]}
-                annotations.append({**row, "bbox": [x1, y1, w, h], "area": round(w * h, 3), "iscrowd": int(ignored)})
+                row: dict[str, Any] = {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": categories[category],
+                }
+                row |= {"bbox": [x1, y1, w, h], "area": round(w * h, 3), "iscrowd": int(ignored)}
+                annotations.append(row | ({"attributes": attributes} if attributes else {}))
         return {
             "images": listed,
             "annotations": annotations,
