@@ -15,7 +15,10 @@ from typing import Any, Literal
 
 from perception.cli import run
 from perception.engine import Provider
+from perception.evaluation.corruptions import CORRUPTIONS, Corruption
 from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate, plan
+from perception.evaluation.robustness import robustness, robustness_table
+from perception.evaluation.slices import slice_tables
 from perception.evaluation.tables import summary_table, tables
 from perception.model import BUNDLED_MODEL, Model, load
 
@@ -44,6 +47,11 @@ class EvaluateConfig:
     """Evaluate on this many images of each dataset, spread evenly over the split, instead of on all."""
     only: str = ""
     """Evaluate only on images with this text in their name, such as one sequence."""
+    slices: bool = False
+    """Also give figures of parts of each dataset: images by attribute (weather ...), objects by size, distance ..."""
+    corruptions: tuple[Literal["all"] | Corruption, ...] = ()
+    """Also evaluate under these corruptions of the images, or all, each at five severities: as much work again for each
+    of these; --limit makes it bearable."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -74,12 +82,20 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider, config.branch)
     select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=config.own_space)
+    names: Sequence[Corruption] = (
+        CORRUPTIONS if "all" in config.corruptions else [name for name in CORRUPTIONS if name in config.corruptions]
+    )
     for folder in config.data:
         plan(model, folder, select)
     results = []
     for folder in config.data:
-        results.append(evaluate(model, folder, select))
-        print(tables(results[-1]) + "\n", flush=True)
+        result = evaluate(model, folder, select, slices=config.slices)
+        lines = [tables(result), *(slice_tables(result["slices"]) if config.slices else ())]
+        if names:
+            result["robustness"] = robustness(model, folder, select, result, names)
+            lines += robustness_table(result["robustness"])
+        results.append(result)
+        print("\n".join(lines) + "\n", flush=True)
     print(summary_table(results))
     metadata = model.engine.metadata
     return {

@@ -68,7 +68,8 @@ def release_of_2020(root: Path) -> Path:
     labels = [box("pedestrian", 1, 2, 11.5, 12), box("traffic light", 20, 0, 24, 6), box("trailer", 30, 10, 60, 30)]
     labels += [box("other vehicle", 0, 20, 5, 30), box("car", 40, 20, 50, 30, crowd=True)]
     unlabelled = {key: value for key, value in frame("empty", None).items() if key != "labels"}
-    frames = [frame("both", labels), frame("boxed", [box("motorcycle", 0, 0, 9, 9)]), unlabelled]
+    frames = [frame("both", labels), frame("boxed", [box("motorcycle", 0, 0, 9, 9, occluded=True)]), unlabelled]
+    frames[1]["attributes"] = {"weather": "undefined", "scene": "tunnel"}
     write_json(root / "labels/det_20/det_train.json", frames)
     write_json(root / "labels/det_20/det_val.json", {"frames": [frame("v", [])], "groups": None, "config": {}})
     mask(root / "labels/drivable/masks/train/both.png", drivable())
@@ -107,6 +108,10 @@ def test_release_of_2020(tmp_path, capsys):
     assert both.categories == ("pedestrian", "traffic light") and set(both.masks) == {"drive"}
     np.testing.assert_allclose(both.boxes, [[1, 2, 11.5, 12], [20, 0, 24, 6]])
     assert sorted(both.ignore[:, 0].tolist()) == [0, 30, 40]  # other vehicle, trailer, crowd of cars
+    assert both.attributes == {"weather": "clear", "scene": "highway", "timeofday": "daytime"}
+    assert both.box_attributes == ({"occluded": False, "truncated": False},) * 2
+    assert train["100k/boxed"].box_attributes == ({"occluded": True, "truncated": False},)
+    assert train["100k/boxed"].attributes == {"scene": "tunnel"} and train["10k/s"].attributes == {}
     assert train["100k/boxed"].categories == ("motorcycle",) and not train["100k/boxed"].masks
     assert len(train["100k/empty"].boxes) == 0
     assert train["10k/s"].boxes is None and set(train["10k/s"].masks) == {"scene"}

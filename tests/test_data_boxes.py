@@ -78,6 +78,26 @@ def test_kitti(tmp_path, capsys):
     assert labels.boxes.sets["Cyclist"] == {"rider", "bicycle"} and "bicycle" not in labels.boxes.exhaustive
 
 
+def test_kitti_attributes(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    photo(source / "training/image_2/000001.png")
+    (source / "training/label_2").mkdir()
+    (source / "training/label_2/000001.txt").write_text(
+        "Car 0.25 2 -0.20 10 5 30 20 1.89 0.48 1.20 1.84 1.47 8.41 0.01\n"
+        "DontCare -1 -1 -10 50 5 60 20 -1 -1 -1 -1000 -1000 -1000 -10\n"
+        "Van 0.00 3 -0.20 20 5 40 20 1.89 0.48 1.20 -1000 -1000 -1000 0.01\n"
+        "Truck -1 9 -0.20 30 5 50 20\n"
+    )
+    assert kitti.main([str(source), str(out), "--strict"]) == 0
+    (sample,) = read_layout(out, "train")[1]
+    assert sample.categories == ("Car", "Van", "Truck") and len(sample.ignore) == 1
+    assert sample.box_attributes == (
+        {"occlusion": 2, "truncation": 0.25, "distance_m": 8.41},
+        {"occlusion": 3, "truncation": 0.0},
+        {},
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------------ voc
 
 

@@ -182,3 +182,25 @@ def test_cits_lanes_hold_out_whole_videos(tmp_path, capsys, named):
     assert drive == [{"background"}, {"drivable"}, {"lane marking"}, set()]
     scene = [classes_at(out, "val", "Video5_Frame_1(102)", "scene", (0, x)) for x in range(4)]
     assert scene == [set(), {"road"}, {"lane marking"}, set()]
+    assert "note: 8 x image of a video whose weather" in printed  # there is no 00_gt.txt
+
+
+def test_cits_weather_of_each_video(tmp_path, capsys):
+    source, out = tmp_path / "cits_weather", tmp_path / "out"
+    for video in (1, 2, 3, 4, 5):
+        photo(source / f"Video{video}/f.jpg")
+        write(tmp_path / f"cits_weather_lanes/Video{video}/f.png", np.ones((6, 8), np.uint8))
+    (source / "00_gt.txt").write_text(
+        "General Weather Condition;Kilometers;Frames\nVideo 1;Moderate fog;9,5;145\nVideo 2;;;\n"
+        "Video 3;cloudy (dawn/dusk + rain);1;15\nVideo 4;Sunny+Cloudy;13;201\nVideo 50;Sunny;1;1\n"
+    )
+    assert cits.main(["--part", "lanes", str(source), str(out)]) == 0
+    assert "note: 2 x image of a video whose weather" in capsys.readouterr().out  # of videos 2 and 5
+    found = {s.image.stem: dict(s.attributes) for split in ("train", "val") for s in read_layout(out, split)[1]}
+    assert found == {
+        "Video1_f": {"weather": "fog", "fog": "moderate"},
+        "Video2_f": {},
+        "Video3_f": {"weather": "rain", "timeofday": "dawn/dusk"},
+        "Video4_f": {"weather": "partly cloudy"},
+        "Video5_f": {},
+    }

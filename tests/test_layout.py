@@ -101,6 +101,34 @@ def test_partial_annotation(tmp_path):
     assert set(mask.masks) == {"scene", "drive"} and mask.image.parent.name == "town"
 
 
+def test_attributes_come_back_with_their_image_and_box(tmp_path):
+    """Also where boxes before them are dropped or ignored; what other tools write beside them is left alone."""
+    known = [{"occlusion": 1, "distance_m": 23.4}, {"occlusion": 2}, {"occlusion": 3}, {}, {"late": True}]
+    with LayoutWriter(tmp_path / "out", LABELS) as writer:
+        writer.add(
+            "train", "town/a", picture(), boxes=[[1, 1, 4, 4], [4, 4, 1, 1], [0, 0, 9, 9], [0, 0, 2, 2], [0, 0, 3, 3]],
+            categories=["Car", "Car", "DontCare", "Person", "Car"], box_attributes=known, ignore=[[0, 0, 5, 5]],
+            attributes={"weather": "fog", "speed": 3.5},
+        )  # fmt: skip
+        writer.add("train", "b", picture(), boxes=[[0, 0, 2, 2]], categories=["Car"])
+        writer.add("val", "c", picture(), boxes=[])
+    b, a = read_layout(tmp_path / "out", "train")[1]
+    assert a.box_attributes == ({"occlusion": 1, "distance_m": 23.4}, {}, {"late": True})
+    assert a.attributes == {"weather": "fog", "speed": 3.5} and type(a.box_attributes[0]["occlusion"]) is int
+    assert b.attributes == {} and b.box_attributes == ({},)
+    assert read_layout(tmp_path / "out", "val")[1][0].box_attributes == ()
+    rows = json.loads((tmp_path / "out/boxes/train.json").read_text())["annotations"]
+    assert ["attributes" in row for row in rows] == [False, True, True, False, True, False]
+    assert sorted(path.name for path in (tmp_path / "out/attributes").iterdir()) == ["train.json"]
+    assert json.loads((tmp_path / "out/attributes/train.json").read_text()) == {"town/a.jpg": a.attributes}
+
+
+def test_attributes_that_json_can_not_hold_are_counted(tmp_path):
+    report, sample = written(tmp_path, attributes={"x": float("nan"), "y": [1], "z": "kept"})
+    assert sample.attributes == {"z": "kept"}
+    assert report.problems == {"attribute that is not text or a number, dropped": 2}
+
+
 def test_coco_file_is_what_other_tools_read(tmp_path):
     written(tmp_path, boxes=[[1, 2, 4, 6], [0, 0, 2, 2]], categories=["Car", "DontCare"], ignore=[[4, 0, 8, 3]])
     data = json.loads((tmp_path / "out/boxes/train.json").read_text())
@@ -320,6 +348,7 @@ def test_reading_a_listed_image_that_is_missing(tmp_path):
         (lambda data: data["annotations"][0].update(bbox=[1, 1, 0, 3]), "no area"),
         (lambda data: data["annotations"][0].update(bbox=[float("nan"), 1, 3, 3]), "no area"),
         (lambda data: data["annotations"][0].update(bbox=[20, 20, 3, 3]), "no area"),
+        (lambda data: data["annotations"][0].update(attributes=["new"]), r"annotations\[0\]: attributes must be"),
         (lambda data: data["categories"][0].update(name="Zebra"), "'Zebra' is not in dataset.json"),
     ],
 )
@@ -334,6 +363,20 @@ def test_reading_broken_coco(tmp_path, change, message):
     assert str(path) in str(error.value)
 
 
+def test_reading_broken_attributes(tmp_path):
+    written(tmp_path, attributes={"weather": "fog"})
+    path = tmp_path / "out/attributes/train.json"
+    for text, message in (
+        ("[]", "JSON object"),
+        ('{"a.jpg": "fog"}', "attributes must be an object"),
+        ('{"b.jpg": {}, "c.jpg": {}}', r"lists b\.jpg and 1 more"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            read_layout(tmp_path / "out", "train")
+        assert str(path) in str(error.value)
+
+
 def test_reading_ready_made_coco(tmp_path):
     """COCO JSON of another tool: subfolders, no sizes, iscrowd left out, a category that is used by crowds only."""
     written(tmp_path)
@@ -343,7 +386,7 @@ def test_reading_ready_made_coco(tmp_path):
         "images": [{"id": "x", "file_name": "night/x.PNG"}],
         "categories": [{"id": 3, "name": "Person"}, {"id": 9, "name": "crowd"}],
         "annotations": [
-            {"image_id": "x", "category_id": 3, "bbox": [-1, 0, 3.5, 2]},
+            {"image_id": "x", "category_id": 3, "bbox": [-1, 0, 3.5, 2], "attributes": {"occluded": True, "tags": [1]}},
             {"image_id": "x", "category_id": 9, "bbox": [4, 4, 2, 2], "iscrowd": 1},
         ],
     }
@@ -352,3 +395,4 @@ def test_reading_ready_made_coco(tmp_path):
     (sample,) = read_layout(tmp_path / "out", "val")[1]
     assert sample.boxes.tolist() == [[0, 0, 2.5, 2]] and sample.categories == ("Person",)
     assert sample.ignore.tolist() == [[4, 4, 6, 6]]
+    assert sample.box_attributes == ({"occluded": True},)

@@ -170,6 +170,7 @@ def test_prepare_writes_the_common_layout(tmp_path):
         assert sample.boxes is not None and set(sample.masks) == {"scene", "drive"}
         image, mask = cv2.imread(str(sample.image)), cv2.imread(str(sample.masks["scene"]), cv2.IMREAD_UNCHANGED)
         assert image.shape == (64, 96, 3) and mask.shape == (64, 96)
+        assert sample.attributes["condition"] == sample.image.stem.split("_")[1]
 
 
 def test_prepare_writes_a_film(tmp_path):

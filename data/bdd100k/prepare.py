@@ -12,7 +12,7 @@ import numpy as np
 
 from perception.cli import run
 from perception.labels import IGNORE, SCENE_CLASSES, DatasetLabels
-from perception.layout import LayoutWriter, Report
+from perception.layout import Attribute, LayoutWriter, Report
 from perception.prepare import (
     PrepareConfig,
     box_labels,
@@ -109,6 +109,7 @@ MASKS: dict[str, tuple[tuple[str, str, Callable[[np.ndarray], np.ndarray]], ...]
     ),
     "lane": (("labels/lane/masks", ".png", ids_as_stored), ("labels/lane/colormaps", ".png", lanes_from_colours)),
 }
+IMAGE_ATTRIBUTES, BOX_ATTRIBUTES = ("weather", "scene", "timeofday"), ("occluded", "truncated")
 BOX_FILES = ("labels/det_20/det_{split}.json", "labels/bdd100k_labels_images_{split}.json")
 PACKAGES = {"100k": ("boxes", "drivable", "lane"), "10k": ("scene",)}  # images/<package> -> what is labelled on it
 
@@ -159,9 +160,15 @@ def read_frames(source: Path, split: str, report: Report) -> dict[str, dict[str,
     return by_stem
 
 
+def known(attributes: Any, names: Sequence[str]) -> dict[str, Attribute]:
+    """Those of a Scalabel object's attributes that we keep; "undefined" says nothing."""
+    values = attributes if isinstance(attributes, dict) else {}
+    return {name: values[name] for name in names if values.get(name) not in (None, "", "undefined")}
+
+
 def read_boxes(frame: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The arguments `boxes`, `categories`, `ignore` of LayoutWriter.add. Labels without a box are lanes and areas."""
-    boxes, categories, ignore = [], [], []
+    """The arguments of LayoutWriter.add about boxes, and `attributes`. Labels without a box are lanes and areas."""
+    boxes, categories, ignore, box_attributes = [], [], [], []
     for label in frame.get("labels") or []:
         if isinstance(label, dict) and label.get("box2d") is None:
             continue
@@ -176,7 +183,9 @@ def read_boxes(frame: dict[str, Any], report: Report) -> dict[str, Any]:
             category = str(label.get("category"))
             boxes.append(box)
             categories.append(NAMES_OF_2018.get(category, category))
-    return {"boxes": boxes, "categories": categories, "ignore": ignore}
+            box_attributes.append(known(attributes, BOX_ATTRIBUTES))
+    found = {"boxes": boxes, "categories": categories, "ignore": ignore, "box_attributes": box_attributes}
+    return {**found, "attributes": known(frame.get("attributes"), IMAGE_ATTRIBUTES)}
 
 
 def find_masks(source: Path, kind: str, split: str) -> dict[str, tuple[Path, Callable[[np.ndarray], np.ndarray]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any, Literal
 
 from perception.cli import run
 from perception.labels import DatasetLabels
-from perception.layout import Report
-from perception.prepare import PrepareConfig, box_labels, images_in, mask_labels, number, progress, read_mask
+from perception.layout import Attribute, Report
+from perception.prepare import PrepareConfig, box_labels, images_in, mask_labels, number, progress, read_mask, summary
 
 SIGN_CLASSES = (
     "Ceda_el_paso", "Fin_de_restriccion", "Limite_de_velocidad", "Obligatoriedad", "Peligro", "Prohibicion",
@@ -78,12 +79,37 @@ def prepare_signs(config: CitsConfig) -> dict[str, Any]:
     return writer.report.to_json()
 
 
+def attributes(words: str) -> dict[str, Attribute]:
+    """What a line of 00_gt.txt says, such as "Light fog" or "cloudy (dawn/dusk + rain)", as attributes of an image.
+
+    weather: fog, rain, partly cloudy, cloudy or sunny, the worst that it names; fog: light, moderate or heavy;
+    timeofday: dawn/dusk, if it says so. Empty for words of another kind.
+    """
+    words = words.lower().replace("sunny+cloudy", "partly cloudy")
+    weather = next((name for name in ("fog", "rain", "partly cloudy", "cloudy", "sunny") if name in words), None)
+    density = next((name for name in ("light", "moderate", "heavy") if f"{name} fog" in words), None)
+    known = {"weather": weather, "fog": density, "timeofday": "dawn/dusk" if "dusk" in words else None}
+    return {name: value for name, value in known.items() if value}
+
+
+def read_weather(path: Path) -> dict[int, dict[str, Attribute]]:
+    """00_gt.txt (Video 1;Cloudy;13;201, one line a video) -> video number -> attributes; empty without the file."""
+    weather = {}
+    for line in path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []:
+        video, _, rest = line.partition(";")
+        if (digits := video.removeprefix("Video").strip()).isdigit():
+            weather[int(digits)] = attributes(rest.partition(";")[0])
+    return weather
+
+
 def prepare_lanes(config: CitsConfig) -> dict[str, Any]:
     """Convert the lanes; whole videos are held out as val: those whose number is a multiple of five."""
     masks = config.masks or config.source.with_name(f"{config.source.name}_lanes")
+    notes: Counter[str] = Counter()
     with config.writer(LANES) as writer:
         if not masks.is_dir():
             raise ValueError(f"no lane masks: {masks} is not a folder; name it with --masks")
+        weather = read_weather(config.source / "00_gt.txt")
         videos = sorted(path for path in config.source.iterdir() if path.is_dir())
         for image in progress([image for video in videos for image in images_in(video)]):
             video = image.parent.name
@@ -94,8 +120,10 @@ def prepare_lanes(config: CitsConfig) -> dict[str, Any]:
             mask = read_mask(masks / video / f"{image.stem}.png", writer.report)
             if mask is not None:
                 split = "val" if int(digits) % 5 == 0 else "train"
-                writer.add(split, f"{video}_{image.stem}", image, masks={"lanes": mask})
-    return writer.report.to_json()
+                known = weather.get(int(digits), {})
+                notes["image of a video whose weather 00_gt.txt does not say"] += not known
+                writer.add(split, f"{video}_{image.stem}", image, masks={"lanes": mask}, attributes=known)
+    return summary(writer.report, +notes)
 
 
 def prepare(config: CitsConfig) -> dict[str, Any]:

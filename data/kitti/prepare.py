@@ -8,7 +8,7 @@ from typing import Any
 
 from perception.cli import run
 from perception.labels import DatasetLabels
-from perception.layout import Report
+from perception.layout import Attribute, Report
 from perception.prepare import PrepareConfig, box_labels, images_in, number, progress
 
 LABELS = DatasetLabels(
@@ -30,19 +30,41 @@ LABELS = DatasetLabels(
         exhaustive={"pedestrian", "rider", "car", "truck", "train"},  # not bicycle: parked ones are not labelled
     ),
 )
+UNKNOWN_M = -1000.0  # stands for a distance that nobody knows
 
 
-def read_boxes(path: Path, report: Report) -> tuple[list[list[float]], list[str]]:
-    """The boxes (N, 4) xyxy and categories of one label file; lines that are not KITTI's are counted in `report`."""
-    boxes, categories = [], []
+def attributes(fields: Sequence[str]) -> dict[str, Attribute]:
+    """What a label line says about its box: occlusion 0 to 3, truncation 0 to 1, distance_m along the camera's axis.
+
+    `fields` are: type truncated occluded alpha x1 y1 x2 y2, then height width length x y z yaw of the 3D box. What is
+    absent or unknown (-1, z of -1000) is left out.
+    """
+    known: dict[str, Attribute] = {}
+    truncation, occlusion, z = (number(fields[i] if i < len(fields) else None) for i in (1, 2, 13))
+    if occlusion in (0, 1, 2, 3):  # 3 = unknown
+        known["occlusion"] = int(occlusion)
+    if 0 <= truncation <= 1:
+        known["truncation"] = truncation
+    if z > UNKNOWN_M:
+        known["distance_m"] = z
+    return known
+
+
+def read_boxes(path: Path, report: Report) -> dict[str, Any]:
+    """The arguments `boxes`, `categories`, `box_attributes` of LayoutWriter.add, from one label file.
+
+    Lines that are not KITTI's are counted in `report`.
+    """
+    boxes, categories, known = [], [], []
     for line in path.read_text().splitlines():
-        fields = line.split()  # type truncated occluded alpha x1 y1 x2 y2, then seven of the 3D box
+        fields = line.split()
         if len(fields) < 8:
             report.problem("label line with less than 8 fields, dropped", f"{path.name}: {line!r}")
         else:
             boxes.append([number(value) for value in fields[4:8]])
             categories.append(fields[0])
-    return boxes, categories
+            known.append(attributes(fields))
+    return {"boxes": boxes, "categories": categories, "box_attributes": known}
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -54,9 +76,8 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
             if not label_file.is_file():
                 writer.report.problem("image without a label file, skipped", image.name)
                 continue
-            boxes, categories = read_boxes(label_file, writer.report)
             split = "val" if image.stem.endswith(("0", "5")) else "train"
-            writer.add(split, image.stem, image, boxes=boxes, categories=categories)
+            writer.add(split, image.stem, image, **read_boxes(label_file, writer.report))
     return writer.report.to_json()
 
 

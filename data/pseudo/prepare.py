@@ -121,8 +121,9 @@ def prepare(config: PseudoConfig) -> dict[str, Any]:
             masks = {folder: mask for folder, mask in read.items() if mask is not None}
             name = sample.image.relative_to(config.source / "images" / "train").with_suffix("").as_posix()
             writer.add(
-                "train", name, sample.image, boxes=boxes[sure], categories=names, ignore=boxes[~sure], masks=masks
-            )
+                "train", name, sample.image, boxes=boxes[sure], categories=names, ignore=boxes[~sure], masks=masks,
+                attributes=sample.attributes,
+            )  # fmt: skip
     return writer.report.to_json()
 
 

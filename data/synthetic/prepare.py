@@ -63,13 +63,15 @@ class SyntheticConfig:
     """Write the summary there as one line of JSON; "-" is standard output."""
 
 
-def frames(count: int, seed: int, hw: tuple[int, int], condition: Condition) -> Iterator[tuple[str, SyntheticFrame]]:
-    """`count` varied frames with their names: a few from each of many drives."""
+def frames(
+    count: int, seed: int, hw: tuple[int, int], condition: Condition
+) -> Iterator[tuple[str, str, SyntheticFrame]]:
+    """`count` varied frames, each with its name and the condition of its drive: a few from each of many drives."""
     for number in range(count):
         index = number % FRAMES_A_DRIVE
         if index == 0:
             drive = Drive(seed + number // FRAMES_A_DRIVE, hw, 1 / STEP_S, FRAMES_A_DRIVE, condition)
-        yield f"{drive.seed:06d}_{drive.look.condition}_{index}", drive[index]
+        yield f"{drive.seed:06d}_{drive.look.condition}_{index}", drive.look.condition, drive[index]
 
 
 def dataset(config: SyntheticConfig, out: Path) -> dict[str, Any]:
@@ -79,10 +81,11 @@ def dataset(config: SyntheticConfig, out: Path) -> dict[str, Any]:
             seed = config.seed * 1_000_000 + DRIVE_OFFSET[split]
             source = frames(count, seed, config.hw, config.condition)
             for _ in progress(range(count)):
-                name, frame = next(source)
+                name, shown, frame = next(source)
                 writer.add(
                     split, name, frame.image, boxes=frame.boxes, categories=[BOX_CLASSES[c] for c in frame.classes],
                     ignore=frame.ignore, masks={"scene": frame.scene, "drive": frame.drive},
+                    attributes={"condition": shown},
                 )  # fmt: skip
     return writer.report.to_json()
 

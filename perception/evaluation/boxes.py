@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,6 @@ class BoxEvaluation:
         self._class_of_prediction = np.array(first, np.int64)  # (model's classes,), -1 = not labelled by the dataset
         self._truths: list[dict[str, Any]] = []
         self._predictions: list[dict[str, Any]] = []
-        self._ignored = 0
 
     def add(self, detections: Detections, boxes: np.ndarray, categories: Sequence[str], ignore: np.ndarray) -> None:
         """One image: what was found, and what is there, all in frame pixels.
@@ -75,7 +74,6 @@ class BoxEvaluation:
         nothing counts as false. Raises KeyError for a category that the labels do not have.
         """
         self.images += 1
-        self._ignored += len(ignore)
         for box, category in zip(boxes, categories, strict=True):
             self._truths.append(self._annotation(box, self._class_of_category[category], len(self._truths)))
         for k in range(len(self.classes)):
@@ -93,20 +91,25 @@ class BoxEvaluation:
         row = {"id": index + 1, "image_id": self.images, "category_id": k + 1}
         return {**row, "bbox": [x1, y1, w, h], "area": w * h, "iscrowd": 0}
 
-    def result(self) -> dict[str, Any]:
+    def result(self, images: Collection[int] | None = None) -> dict[str, Any]:
         """AP (mean over IoU 0.50 to 0.95), AP50, AP75, AP_small, AP_medium, AP_large; the same for each class.
 
-        A figure without any instance behind it is None; the mean over classes leaves it out.
+        Of all images, or of some: the n-th that was added is number n, from 1. A figure without any instance behind it
+        is None; the mean over classes leaves it out.
         """
-        precision = self._precision()  # (T, R, K, areas)
-        instances = [0] * len(self.classes)
+        chosen = set(range(1, self.images + 1) if images is None else images)
+        evaluation = self._evaluated(sorted(chosen))
+        precision = evaluation.eval["precision"][..., -1]  # (T, R, K, areas); -1 where a class has no instance
+        instances, ignored = [0] * len(self.classes), 0
         for truth in self._truths:
-            instances[truth["category_id"] - 1] += not truth["iscrowd"]
+            if truth["image_id"] in chosen:
+                instances[truth["category_id"] - 1] += not truth["iscrowd"]
+                ignored += truth["iscrowd"] and truth["category_id"] == 1  # a region is there once for each class
         return {
             **_figures(precision),
-            "images": self.images,
+            "images": len(chosen),
             "instances": sum(instances),
-            "ignore_regions": self._ignored,
+            "ignore_regions": ignored,
             "classes": {
                 group.name: {
                     **_figures(precision[:, :, k : k + 1]),
@@ -118,8 +121,23 @@ class BoxEvaluation:
             },
         }
 
-    def _precision(self) -> np.ndarray:
-        """(T, R, K, areas) interpolated precision by pycocotools; -1 where a class has no instance."""
+    def matched_scores(self, iou: float = 0.5) -> np.ndarray:
+        """(all boxes that were added,) the score of the prediction that found each, nan where none did.
+
+        COCO's matching: within a class, predictions choose by falling score, each the free box that it overlaps most,
+        by `iou` or more. So a box was found among the predictions of at least some score if its own score is as high.
+        """
+        scores = np.full(len(self._truths), np.nan)
+        for entry in self._evaluated(range(1, self.images + 1), [iou], AREAS[:1]).evalImgs:
+            for truth, prediction in zip(entry["gtIds"], entry["gtMatches"][0], strict=True) if entry else ():
+                if prediction:
+                    scores[truth - 1] = self._predictions[int(prediction) - 1]["score"]
+        return scores[[not truth["iscrowd"] for truth in self._truths]]
+
+    def _evaluated(
+        self, chosen: Sequence[int], ious: Sequence[float] | None = None, areas: Sequence[str] = AREAS
+    ) -> COCOeval:
+        """pycocotools' matches and interpolated precision over the images `chosen`; `ious` = None are the T of COCO."""
         images = [{"id": number} for number in range(1, self.images + 1)]
         categories = [{"id": k + 1, "name": group.name} for k, group in enumerate(self.classes)]
         with contextlib.redirect_stdout(io.StringIO()):  # it prints
@@ -128,11 +146,12 @@ class BoxEvaluation:
                 coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
                 coco.createIndex()
             evaluation = COCOeval(truths, predictions, "bbox")
-            evaluation.params.maxDets = [MAX_DETECTIONS]
+            evaluation.params.maxDets, evaluation.params.imgIds = [MAX_DETECTIONS], list(chosen)
+            evaluation.params.areaRng = evaluation.params.areaRng[: len(areas)]
+            evaluation.params.iouThrs = evaluation.params.iouThrs if ious is None else np.array(ious)
             evaluation.evaluate()
             evaluation.accumulate()
-        precision: np.ndarray = evaluation.eval["precision"]
-        return precision[..., -1]
+        return evaluation
 
 
 def _figures(precision: np.ndarray) -> Mapping[str, float | None]:

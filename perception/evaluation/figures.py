@@ -7,7 +7,7 @@ end; a new way to judge is a class with these two methods and a line in `measure
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from perception.evaluation.masks import MaskEvaluation
+from perception.evaluation.slices import SliceMeasure
 from perception.labels import DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.model import Model
@@ -135,33 +136,47 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     return Plan(labels, samples, "boxes" in common, tuple(task for task in common if task != "boxes"), missing)
 
 
-def measures_for(todo: Plan, model: Model) -> dict[str, Measure]:
-    """The measures of one dataset, by the name of their figures."""
+def measures_for(todo: Plan, model: Model, slices: bool = False) -> dict[str, Measure]:
+    """The measures of one dataset, by the name of their figures, in the order in which they see an image."""
     metadata = model.engine.metadata
     measures: dict[str, Measure] = {}
     if todo.boxes:
         measures["boxes"] = BoxMeasure(todo.labels, metadata.box_names)
-    measures["masks"] = MaskMeasure(todo.labels, {head: metadata.heads[head] for head in todo.heads})
+    heads = {head: metadata.heads[head] for head in todo.heads}
+    measures["masks"] = MaskMeasure(todo.labels, heads)
+    if slices:
+        boxes = measures.get("boxes")
+        matches = boxes.evaluation if isinstance(boxes, BoxMeasure) else None
+        measures["slices"] = SliceMeasure(todo.samples, todo.labels, heads, matches)
     return measures
 
 
-def evaluate(model: Model, folder: str | Path, select: Selection | None = None) -> dict[str, Any]:
+def evaluate(
+    model: Model,
+    folder: str | Path,
+    select: Selection | None = None,
+    *,
+    slices: bool = False,
+    change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
-    `model`'s own score threshold plays no part: AP is taken over all boxes.
+    `model`'s own score threshold plays no part: AP is taken over all boxes. With `slices` there are figures of parts of
+    the dataset, too. `change` makes of every image (H, W, 3) uint8 BGR and its number from 0 what the model sees.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
-        boxes (of BoxEvaluation.result, None without boxes), masks (head name -> figures of MaskEvaluation.result).
+        boxes (of BoxEvaluation.result, None without boxes), masks (head name -> figures of MaskEvaluation.result),
+        slices (of SliceMeasure.result) if asked for.
 
     Raises:
         ValueError: see `plan`; or an image or mask can not be read, or has another size than it should.
     """
     select = select or Selection()
     todo = plan(model, folder, select)
-    measures = measures_for(todo, model)
+    measures = measures_for(todo, model, slices)
     everything = Model(model.engine, SCORE_THRESHOLD)
-    for truth in truths(todo):
+    for truth in truths(todo, change):
         found = everything(truth.image)
         for measure in measures.values():
             measure.add(found, truth)
@@ -176,14 +191,15 @@ def evaluate(model: Model, folder: str | Path, select: Selection | None = None) 
     }
 
 
-def truths(todo: Plan) -> Iterator[Truth]:
-    """Every image of the plan with its masks, read from disk."""
-    for sample in tqdm(todo.samples, todo.labels.name, unit="image", leave=False, disable=not sys.stderr.isatty()):
+def truths(todo: Plan, change: Callable[[np.ndarray, int], np.ndarray] | None = None) -> Iterator[Truth]:
+    """Every image of the plan, changed if so wished, with its masks, read from disk."""
+    bar = tqdm(todo.samples, todo.labels.name, unit="image", leave=False, disable=not sys.stderr.isatty())
+    for number, sample in enumerate(bar):
         image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError(f"can't read the image {sample.image}; run the dataset's prepare.py again")
         masks = {head: _read_mask(path, image.shape[:2]) for head, path in sample.masks.items() if head in todo.heads}
-        yield Truth(sample, image, masks)
+        yield Truth(sample, change(image, number) if change else image, masks)
 
 
 def _read_mask(path: Path, hw: tuple[int, ...]) -> np.ndarray:
