@@ -21,6 +21,8 @@ from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
 from perception.training.augment import Augment, AugmentConfig
 from perception.training.losses import BoxTargets
+from perception.training.order import Draw, shuffled
+from perception.training.samples import Samples
 
 __all__ = ["Batch", "Mixture", "batches"]
 
@@ -53,7 +55,8 @@ class Batch:
 class Mixture(Dataset[Example]):
     """The n-th training sample of a run over several datasets, each drawn in proportion to its weight.
 
-    Within a dataset every image comes once before any comes again.
+    Within a dataset every image comes once before any comes again. Raises ValueError for a dataset that can't be read,
+    a split without images, and weights that are not above 0.
     """
 
     def __init__(
@@ -66,20 +69,19 @@ class Mixture(Dataset[Example]):
         seed: int,
         own_labels: bool = False,
     ) -> None:
-        loaded = [read_layout(folder, "train", own_labels) for folder in folders]
         self.folders = folders
-        self.labels: list[DatasetLabels] = [labels for labels, _ in loaded]
-        self.samples: list[list[Sample]] = [samples for _, samples in loaded]
+        self.labels: list[DatasetLabels] = []
+        self.samples: list[Samples] = []
+        for folder in folders:
+            labels, samples = read_layout(folder, "train", own_labels)
+            if not samples:
+                raise ValueError(f"{folder} has no image in images/train; leave it out, or convert it again")
+            self.labels.append(labels)
+            self.samples.append(Samples(samples, folder))
         self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))
         self.hw, self.seed, self.own_labels = hw, seed, own_labels
         self.augment = Augment(augment, hw)
-        share = np.array(weights, float) / np.sum(weights)
-        rng = np.random.default_rng([seed, 0])
-        self.which = rng.choice(len(folders), size=total, p=share).astype(np.int32)  # the dataset of the n-th sample
-        self.nth = np.zeros(total, np.int64)  # how many samples of that dataset came before
-        for index in range(len(folders)):
-            mine = self.which == index
-            self.nth[mine] = np.arange(mine.sum())
+        self.total, self.draw = total, Draw(weights, seed)
 
     @property
     def names(self) -> list[str]:
@@ -87,14 +89,14 @@ class Mixture(Dataset[Example]):
         return [labels.name for labels in self.labels]
 
     def __len__(self) -> int:
-        return len(self.which)
+        return self.total
 
     def __getitem__(self, n: int) -> Example:
-        dataset = int(self.which[n])
+        dataset, nth = self.draw[n]
         samples = self.samples[dataset]
-        epoch, position = divmod(int(self.nth[n]), len(samples))
-        order = np.random.default_rng([self.seed, 1, dataset, epoch]).permutation(len(samples))
-        return self.example(dataset, samples[order[position]], seed=int(self.seed * 1_000_003 + n) % 2**31)
+        epoch, position = divmod(nth, len(samples))
+        place = shuffled(position, len(samples), self.seed, dataset, epoch)
+        return self.example(dataset, samples[place], seed=int(self.seed * 1_000_003 + n) % 2**31)
 
     def example(self, dataset: int, sample: Sample, seed: int) -> Example:
         """Read, augment and preprocess one sample."""
