@@ -20,6 +20,7 @@ from perception.labels import HEADS, IGNORE, DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
 from perception.training.augment import Augment, AugmentConfig
+from perception.training.distributed import ALONE, Processes, Share
 from perception.training.losses import BoxTargets
 from perception.training.order import Draw, shuffled
 from perception.training.samples import Samples
@@ -161,13 +162,14 @@ def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Ba
     return Batch(image, BoxTargets(boxes, members, exhaustive, ignore), masks, dataset)
 
 
-def batches(mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int) -> DataLoader[Any]:
-    """The batches of a run from `start_step` on."""
-    order = range(start_step * batch_size, len(mixture))
+def batches(
+    mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int, processes: Processes = ALONE
+) -> DataLoader[Any]:
+    """This process's share of the batches of a run from `start_step` on, each `batch_size` samples in all processes."""
     return DataLoader(
         mixture,
-        batch_size=batch_size,
-        sampler=order,
+        batch_size=processes.share_of(batch_size),
+        sampler=Share(start_step, len(mixture), batch_size, processes),
         num_workers=workers,
         drop_last=True,
         collate_fn=Collate(mixture.heads, classes),

@@ -1,4 +1,4 @@
-"""Which sample of which dataset comes n-th, for any n, in constant time and memory: folders of any size can be streamed.
+"""Which sample of which dataset comes n-th, for any n, in constant time and memory: folders of any size stream.
 
 Legend: D = datasets.
 """

@@ -1,7 +1,7 @@
 """The samples of a dataset in a few flat arrays, so that a million of them fit, and worker processes share them.
 
-A Python object is written to whenever it is looked at (its reference count), and so every worker would end up with a copy
-of a list of a million of them. Arrays stay where they are.
+A Python object is written to whenever it is looked at (its reference count), and so every worker would end up with its
+own copy of a list of a million of them. Arrays stay where they are.
 """
 
 from __future__ import annotations
