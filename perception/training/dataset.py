@@ -20,6 +20,7 @@ from perception.labels import HEADS, IGNORE, DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
 from perception.training.augment import Augment, AugmentConfig
+from perception.training.decode import read_frame
 from perception.training.distributed import ALONE, Processes, Share
 from perception.training.losses import BoxTargets
 from perception.training.order import Draw, shuffled
@@ -82,6 +83,7 @@ class Mixture(Dataset[Example]):
         self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))
         self.hw, self.seed, self.own_labels = hw, seed, own_labels
         self.augment = Augment(augment, hw)
+        self.smallest_crop = augment.crop_area[0], augment.crop_aspect
         self.total, self.draw = total, Draw(weights, seed)
 
     @property
@@ -102,13 +104,11 @@ class Mixture(Dataset[Example]):
     def example(self, dataset: int, sample: Sample, seed: int) -> Example:
         """Read, augment and preprocess one sample."""
         labels = self.labels[dataset]
-        image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"can't read {sample.image}; run the dataset's prepare.py again")
-        masks = {head: read_mask(sample.masks[head]) for head in sample.masks}
+        image, reduced = read_frame(sample.image, self.hw, *self.smallest_crop)
+        masks = {path: reduced_mask(read_mask(path), reduced) for path in dict.fromkeys(sample.masks.values())}
         own = np.zeros((0, 4), np.float32) if sample.boxes is None else sample.boxes
         n = len(own)
-        everything = np.concatenate([own, sample.ignore]).astype(np.float32)
+        everything = np.concatenate([own, sample.ignore]).astype(np.float32) / reduced
         image, boxes, kept, warped = self.augment.reshape(seed, image, everything, list(masks.values()))
 
         tensor, letterbox = tensor_from_frame(image, self.hw)
@@ -122,7 +122,8 @@ class Mixture(Dataset[Example]):
         else:
             members = np.array([spec.membership(sample.categories[i]) for i in kept[learn]], bool)
             exhaustive = np.array([name in spec.exhaustive for name in spec.classes], bool)
-        in_model = {h: mask_model_from_frame(m, letterbox, IGNORE) for h, m in zip(masks, warped, strict=True)}
+        by_path = {p: mask_model_from_frame(m, letterbox, IGNORE) for p, m in zip(masks, warped, strict=True)}
+        in_model = {head: by_path[path] for head, path in sample.masks.items()}
         return Example(dataset, tensor, boxes[learn], members, boxes[~learn], exhaustive, in_model)
 
     def tables(self, head: str, classes: int) -> Tensor:
@@ -138,6 +139,11 @@ def read_mask(path: Path) -> np.ndarray:
     if mask is None or mask.ndim != 2:
         raise ValueError(f"{path} is not an index PNG with one channel; run the dataset's prepare.py again")
     return mask
+
+
+def reduced_mask(mask: np.ndarray, n: int) -> np.ndarray:
+    """(H, W) label ids -> (H / n, W / n): of each n x n the one in its middle, for a frame that was decoded smaller."""
+    return mask if n == 1 else np.ascontiguousarray(mask[n // 2 :: n, n // 2 :: n])
 
 
 def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Batch:
