@@ -2,6 +2,7 @@
 
 python -m perception.train --data DIR [DIR ...] --out RUN
 python -m perception.train --out RUN --resume
+torchrun --nproc-per-node GPUS -m perception.train --data DIR [DIR ...] --out RUN
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
+from perception.training.distributed import ALONE, Processes, together
 from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.loop import LoopConfig, train
 from perception.training.policy import load_policy, save_policy
@@ -128,7 +130,7 @@ def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
-def body(config: TrainConfig) -> dict[str, Any]:
+def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
     """Check the options, build what they ask for, and train it."""
     if config.resume:
         config = saved_options(config)
@@ -138,6 +140,7 @@ def body(config: TrainConfig) -> dict[str, Any]:
         raise ValueError("--data: name at least one dataset in the common layout (data/<name>/prepare.py makes one)")
     if config.own_labels and len(config.data) != 1:
         raise ValueError(f"--own-labels trains on one dataset, but got {len(config.data)}")
+    processes.share_of(config.loop.batch_size)
     if config.threads:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
@@ -149,19 +152,29 @@ def body(config: TrainConfig) -> dict[str, Any]:
         list(folders), list(weights), total, config.hw, config.augment, config.loop.seed, config.own_labels
     )
     network = initial_network(config, network_for(config, mixture), mixture)
-    if not config.resume:
+    if processes.main and not config.resume:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
         save_policy(load_policy(config.augment.policy), config.out / "policy.json")
     for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
         print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
     about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}
-    return train(network, mixture, config.out, config.loop, about)
+    return train(network, mixture, config.out, config.loop, about, processes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, train, and return the exit code."""
-    return run_cli(TrainConfig, body, argv)
+
+    def with_others(processes: Processes) -> int:
+        def start(config: TrainConfig) -> dict[str, Any]:
+            summary = body(config, processes)
+            if not processes.main:
+                raise SystemExit(0)  # one summary is enough
+            return summary
+
+        return run_cli(TrainConfig, start, argv)
+
+    return together(with_others)
 
 
 if __name__ == "__main__":

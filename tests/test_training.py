@@ -274,3 +274,13 @@ def test_average_follows_the_network() -> None:
         layer.weight += 1.0
     ema.update(layer, step=10_000)
     torch.testing.assert_close(ema.state["weight"], before + 0.5)
+
+
+def test_a_split_without_images_and_a_weight_of_nothing_are_refused(toy: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    (empty / "images" / "train").mkdir(parents=True)
+    (empty / "dataset.json").write_text((toy / "dataset.json").read_text())
+    with pytest.raises(ValueError, match="no image"):
+        Mixture([toy, empty], [1.0, 1.0], 4, (64, 96), AugmentConfig(), seed=0)
+    with pytest.raises(ValueError, match="above 0"):
+        Mixture([toy], [0.0], 4, (64, 96), AugmentConfig(), seed=0)

@@ -136,12 +136,15 @@ def resume(run: Path, network: Network, ema: Ema, optimizer: torch.optim.Optimiz
     if network_config(meta) != network.config:
         raise ValueError(f"{checkpoint} was trained with another network; expected the options it was started with")
     network.load_state_dict(load_file(checkpoint / "network.safetensors"))
-    ema.state = load_file(checkpoint / "ema.safetensors")
+    average = load_file(checkpoint / "ema.safetensors")
+    ema.state = {name: average[name].to(old.device) for name, old in ema.state.items()}
     state = load_file(checkpoint / "optimizer.safetensors")
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             keys = {key: f"{name}.{key}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in state}
-            optimizer.state[parameter] = {key: state[full] for key, full in keys.items()}
+            moments = {key: state[full].to(parameter.device) for key, full in keys.items() if key != "step"}
+            counts = {key: state[full] for key, full in keys.items() if key == "step"}  # AdamW counts on the CPU
+            optimizer.state[parameter] = counts | moments
     return meta
 
 

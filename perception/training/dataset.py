@@ -21,8 +21,12 @@ from perception.labels import HEADS, IGNORE, DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
 from perception.training.augment import Augment, AugmentConfig, too_little
+from perception.training.decode import read_frame
+from perception.training.distributed import ALONE, Processes, Share
 from perception.training.losses import BoxTargets
 from perception.training.mosaic import one_or_mosaic
+from perception.training.order import Draw, shuffled
+from perception.training.samples import Samples
 
 __all__ = ["Batch", "Mixture", "batches"]
 
@@ -53,7 +57,8 @@ class Batch:
 class Mixture(Dataset[Example]):
     """The n-th training sample of a run over several datasets, each drawn in proportion to its weight.
 
-    Within a dataset every image comes once before any comes again.
+    Within a dataset every image comes once before any comes again. Raises ValueError for a dataset that can't be read,
+    a split without images, and weights that are not above 0.
     """
 
     def __init__(
@@ -66,20 +71,20 @@ class Mixture(Dataset[Example]):
         seed: int,
         own_labels: bool = False,
     ) -> None:
-        loaded = [read_layout(folder, "train", own_labels) for folder in folders]
         self.folders = folders
-        self.labels: list[DatasetLabels] = [labels for labels, _ in loaded]
-        self.samples: list[list[Sample]] = [samples for _, samples in loaded]
+        self.labels: list[DatasetLabels] = []
+        self.samples: list[Samples] = []
+        for folder in folders:
+            labels, samples = read_layout(folder, "train", own_labels)
+            if not samples:
+                raise ValueError(f"{folder} has no image in images/train; leave it out, or convert it again")
+            self.labels.append(labels)
+            self.samples.append(Samples(samples, folder))
         self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))
         self.hw, self.seed, self.own_labels = hw, seed, own_labels
         self.augment = Augment(augment, hw)
-        share = np.array(weights, float) / np.sum(weights)
-        rng = np.random.default_rng([seed, 0])
-        self.which = rng.choice(len(folders), size=total, p=share).astype(np.int32)  # the dataset of the n-th sample
-        self.nth = np.zeros(total, np.int64)  # how many samples of that dataset came before
-        for index in range(len(folders)):
-            mine = self.which == index
-            self.nth[mine] = np.arange(mine.sum())
+        self.smallest_crop = augment.crop_area[0], augment.crop_aspect
+        self.total, self.draw = total, Draw(weights, seed)
 
     @property
     def names(self) -> list[str]:
@@ -87,28 +92,24 @@ class Mixture(Dataset[Example]):
         return [labels.name for labels in self.labels]
 
     def __len__(self) -> int:
-        return len(self.which)
+        return self.total
 
     def __getitem__(self, n: int) -> Example:
-        dataset = int(self.which[n])
+        dataset, nth = self.draw[n]
         samples = self.samples[dataset]
-        epoch, position = divmod(int(self.nth[n]), len(samples))
-        order = np.random.default_rng([self.seed, 1, dataset, epoch]).permutation(len(samples))
+        epoch, position = divmod(nth, len(samples))
+        place = shuffled(position, len(samples), self.seed, dataset, epoch)
         seed = int(self.seed * 1_000_003 + n) % 2**31
-        return one_or_mosaic(
-            partial(self.example, dataset), samples[order[position]], samples, self.augment.mosaic, seed
-        )
+        return one_or_mosaic(partial(self.example, dataset), samples[place], samples, self.augment.mosaic, seed)
 
     def example(self, dataset: int, sample: Sample, seed: int) -> Example:
         """Read, augment and preprocess one sample."""
         labels = self.labels[dataset]
-        image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"can't read {sample.image}; run the dataset's prepare.py again")
-        masks = {head: read_mask(sample.masks[head]) for head in sample.masks}
+        image, reduced = read_frame(sample.image, self.hw, *self.smallest_crop)
+        masks = {path: reduced_mask(read_mask(path), reduced) for path in dict.fromkeys(sample.masks.values())}
         own = np.zeros((0, 4), np.float32) if sample.boxes is None else sample.boxes
         n = len(own)
-        everything = np.concatenate([own, sample.ignore]).astype(np.float32)
+        everything = np.concatenate([own, sample.ignore]).astype(np.float32) / reduced
         image, boxes, kept, share, warped = self.augment.reshape(seed, image, everything, list(masks.values()))
 
         tensor, letterbox = tensor_from_frame(image, self.hw)
@@ -121,7 +122,8 @@ class Mixture(Dataset[Example]):
         else:
             members = np.array([spec.membership(sample.categories[i]) for i in kept[learn]], bool)
             exhaustive = np.array([name in spec.exhaustive for name in spec.classes], bool)
-        in_model = {h: mask_model_from_frame(m, letterbox, IGNORE) for h, m in zip(masks, warped, strict=True)}
+        by_path = {p: mask_model_from_frame(m, letterbox, IGNORE) for p, m in zip(masks, warped, strict=True)}
+        in_model = {head: by_path[path] for head, path in sample.masks.items()}
         return Example(dataset, tensor, boxes[learn], members, boxes[~learn], exhaustive, in_model)
 
     def tables(self, head: str, classes: int) -> Tensor:
@@ -137,6 +139,11 @@ def read_mask(path: Path) -> np.ndarray:
     if mask is None or mask.ndim != 2:
         raise ValueError(f"{path} is not an index PNG with one channel; run the dataset's prepare.py again")
     return mask
+
+
+def reduced_mask(mask: np.ndarray, n: int) -> np.ndarray:
+    """(H, W) label ids -> (H / n, W / n): of each n x n the one in its middle, for a frame that was decoded smaller."""
+    return mask if n == 1 else np.ascontiguousarray(mask[n // 2 :: n, n // 2 :: n])
 
 
 def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Batch:
@@ -161,13 +168,14 @@ def collate(examples: list[Example], heads: tuple[str, ...], classes: int) -> Ba
     return Batch(image, BoxTargets(boxes, members, exhaustive, ignore), masks, dataset)
 
 
-def batches(mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int) -> DataLoader[Any]:
-    """The batches of a run from `start_step` on."""
-    order = range(start_step * batch_size, len(mixture))
+def batches(
+    mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int, processes: Processes = ALONE
+) -> DataLoader[Any]:
+    """This process's share of the batches of a run from `start_step` on, each `batch_size` samples in all processes."""
     return DataLoader(
         mixture,
-        batch_size=batch_size,
-        sampler=order,
+        batch_size=processes.share_of(batch_size),
+        sampler=Share(start_step, len(mixture), batch_size, processes),
         num_workers=workers,
         drop_last=True,
         collate_fn=Collate(mixture.heads, classes),

@@ -19,6 +19,7 @@ from perception.network.network import Network
 from perception.training import checkpoint
 from perception.training.balance import Balance, gradient_norms, task_weights
 from perception.training.dataset import Batch, Mixture, batches
+from perception.training.distributed import ALONE, Processes
 from perception.training.evaluation import evaluate_network
 from perception.training.losses import box_loss, mask_loss, ruled_out_by_masks
 from perception.training.optim import Ema, learning_rate, parameter_groups
@@ -35,7 +36,7 @@ class LoopConfig:
     """How a network is trained."""
 
     steps: int = 20_000  # optimiser steps
-    batch_size: int = 8
+    batch_size: int = 8  # of all processes together
     lr: float = 1e-3  # peak learning rate of the heads
     weight_decay: float = 0.05
     layer_decay: float = 1.0  # each earlier ViT block learns this much slower; 0.75 suits pretrained weights
@@ -51,25 +52,33 @@ class LoopConfig:
     eval_limit: int = 100  # images of each dataset's val split; 0 = all
     save_every: int = 200  # steps
     keep: int = 1  # newest checkpoints that stay; more than one for perception.soup
-    workers: int = 1  # processes that read and augment
+    workers: int = 1  # processes that read and augment, for each one that trains
     precision: str = "auto"  # auto, fp32 or bf16
     seed: int = 0
 
 
 def losses(
-    network: Network, batch: Batch, tables: dict[str, Tensor], weights: dict[str, Tensor], smoothing: float = 0.0
+    network: Network,
+    batch: Batch,
+    tables: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    smoothing: float = 0.0,
+    processes: Processes = ALONE,
+    forward: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """{"scene": (B,), ..., "boxes": (B,), "boxes_one_to_one": (B,)}: each task's loss of each image, normalised.
 
-    The mean over the batch is what is trained; an image without labels for a task has 0 there.
+    The mean over the batch is what is trained; an image without labels for a task has 0 there. The batch may be the
+    share of one of several processes, and `forward` the network as they wrap it: an image's losses stay the same.
     """
-    raw = network(batch.image)
+    raw = (network if forward is None else forward)(batch.image)
+    images = len(batch.image) * processes.count
     out: dict[str, Tensor] = {}
     for head in network.masks:
         total, weight = mask_loss(
             raw.masks[head], batch.masks[head], tables[head][batch.dataset], weights[head], smoothing
         )
-        out[head] = total / weight.sum().clamp(min=1.0) * len(total)
+        out[head] = total / processes.sum(weight.sum()).clamp(min=1.0) * images
     if raw.boxes:
         branches = raw.boxes
         ruled_out = torch.zeros_like(branches["one_to_one"].logits, dtype=torch.bool)
@@ -79,7 +88,7 @@ def losses(
             ruled_out = ruled_out_by_masks(batch.masks["scene"], table, points, as_scene)
         for name, branch, top_k in (("boxes", "one_to_many", 10), ("boxes_one_to_one", "one_to_one", 1)):
             classify, measure, found = box_loss(branches[branch], batch.boxes, top_k, ruled_out)
-            out[name] = (classify + 2.0 * measure) / found * len(classify)
+            out[name] = (classify + 2.0 * measure) / processes.sum(found).clamp(min=1.0) * images
     return out
 
 
@@ -95,11 +104,22 @@ def parts_of(network: Network) -> dict[str, str]:
     return shared | heads | ({"boxes": "boxes."} if network.boxes is not None else {})
 
 
-def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, about: dict[str, Any]) -> dict[str, Any]:
-    """Train `network` on `mixture` up to `config.steps`, from the checkpoint in `run` if there is one; the summary."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def train(
+    network: Network,
+    mixture: Mixture,
+    run: Path,
+    config: LoopConfig,
+    about: dict[str, Any],
+    processes: Processes = ALONE,
+) -> dict[str, Any]:
+    """Train `network` on `mixture` up to `config.steps`, from the checkpoint in `run` if there is one; the summary.
+
+    Of several processes all compute the same weights; the first one averages, logs, saves and evaluates them.
+    """
+    device = processes.device()
     dtype, reason = precision_for(config.precision, device)
-    print(f"device: {device}, {str(dtype).removeprefix('torch.')}: {reason}")
+    others = f" and {processes.count - 1} more" if processes.count > 1 else ""
+    print(f"device: {device}{others}, {str(dtype).removeprefix('torch.')}: {reason}")
     network.to(device=device).to(memory_format=torch.channels_last)
     network.pyramid.tokens.fuse_attention(device.type == "cuda")  # on a CPU the plain formula trains 1.15 x as fast
     groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
@@ -121,28 +141,36 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
         head: torch.tensor([CLASS_WEIGHTS.get(name, 1.0) for name in names], device=device)
         for head, names in classes.items()
     }
-    loader = batches(mixture, config.batch_size, len(network.config.box_classes or BOX_CLASSES), start, config.workers)
+    known = len(network.config.box_classes or BOX_CLASSES)
+    loader = batches(mixture, config.batch_size, known, start, config.workers, processes)
     meta = {**about, "train": asdict(config) | about.get("train", {})}
-    log, board = Log(run, mixture.names), SummaryWriter(str(run))
+    log, board = Log(run, mixture.names), SummaryWriter(str(run)) if processes.main else None
     bar = tqdm(loader, total=config.steps, initial=start, desc="train", unit="step", disable=None)
     network.train()
+    forward = processes.wrap(network)
     bad, best = 0, {}
     for step, batch in enumerate(bar, start):
-        torch.manual_seed(config.seed + step)  # stochastic depth is a function of the step, so a resumed run repeats it
+        # Stochastic depth is a function of the step, so a resumed run repeats it; it is another one in each process.
+        torch.manual_seed(config.seed + step + 1_000_003 * processes.rank)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * group["lr_scale"] * learning_rate(step, config.steps, config.warmup)
 
         batch = to_device(batch, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            parts = losses(network, batch, tables, weights, config.label_smoothing)
+            parts = losses(network, batch, tables, weights, config.label_smoothing, processes, forward)
         loss = balance(parts)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        for parameter in balance.parameters():  # those of the network are averaged by DistributedDataParallel
+            parameter.grad = processes.sum(parameter.grad) / processes.count
         watched = gradient_norms(network, parts_of(network)) if (step + 1) % config.log_every == 0 else {}
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        if torch.isfinite(norm):
+        parts = {task: processes.gather(value) for task, value in parts.items()}  # (B,) of the global batch
+        dataset = processes.gather(batch.dataset)
+        if torch.isfinite(norm):  # in no process or in all: they hold the same gradient
             optimizer.step()
-            ema.update(network, step)
+            if processes.main:
+                ema.update(network, step)
             bad = 0
         else:
             bad += 1
@@ -155,21 +183,24 @@ def train(network: Network, mixture: Mixture, run: Path, config: LoopConfig, abo
                     f"{bad} steps in a row were not finite; lower --loop.lr (now {config.lr}) and --resume"
                 )
 
-        log.add(batch.dataset, parts, float(norm))
         done = step + 1
-        if done % config.log_every == 0:
-            more = {f"gradient_norm/{part}": float(value) for part, value in watched.items()}
-            more |= {f"log_variance/{task}": value for task, value in balance.to_json().items()}
-            bar.set_postfix(log.write(board, done, float(optimizer.param_groups[0]["lr"]), more))
-        if done % config.save_every == 0 or done == config.steps:
-            checkpoint.save(run, done, network, ema, optimizer, {**meta, "balance": balance.to_json()}, config.keep)
-        if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-            best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
-            log.record({"step": done, "evaluation": best})
-            for name, value in flatten(best).items():
-                board.add_scalar(f"val/{name}", value, done)
-            network.train()
-    board.close()
+        if board is not None:  # the other processes go on, and wait in the next step's first sum
+            log.add(dataset, parts, float(norm))
+            if done % config.log_every == 0:
+                more = {f"gradient_norm/{part}": float(value) for part, value in watched.items()}
+                more |= {f"log_variance/{task}": value for task, value in balance.to_json().items()}
+                bar.set_postfix(log.write(board, done, float(optimizer.param_groups[0]["lr"]), more))
+            if done % config.save_every == 0 or done == config.steps:
+                checkpoint.save(run, done, network, ema, optimizer, {**meta, "balance": balance.to_json()}, config.keep)
+            if done == config.steps or (config.eval_every and done % config.eval_every == 0):
+                best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
+                log.record({"step": done, "evaluation": best})
+                for name, value in flatten(best).items():
+                    board.add_scalar(f"val/{name}", value, done)
+                network.train()
+    if board is not None:
+        board.close()
+    processes.wait()
     return {"run": str(run), "step": config.steps, "evaluation": best}
 
 

@@ -71,7 +71,7 @@ def box_loss(raw: RawBoxes, targets: BoxTargets, top_k: int, ruled_out: Tensor) 
 
     Classification is the varifocal loss (arXiv:2008.13367) over sets; boxes learn by complete IoU (arXiv:1911.08287).
     `top_k` anchor points learn each object: 1 for the one-to-one branch. `ruled_out` (B, A, C) bool adds negatives that
-    the masks know of (see `ruled_out_by_masks`). Divide both losses by the sum.
+    the masks know of (see `ruled_out_by_masks`). Divide both losses by the sum over the global batch, 1 at least.
     """
     positive, index, score = assign(raw, targets.boxes, targets.members, top_k)  # (B, A) each
     member = targets.members.gather(1, index[..., None].expand(-1, -1, targets.members.shape[2]))  # (B, A, C)
@@ -86,7 +86,7 @@ def box_loss(raw: RawBoxes, targets: BoxTargets, top_k: int, ruled_out: Tensor) 
     wanted = targets.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     measure = torch.zeros_like(score)
     measure[positive] = complete_box_iou_loss(raw.boxes[positive], wanted[positive]) * score[positive]
-    return classify, measure.sum(1), score.sum().clamp(min=1.0)
+    return classify, measure.sum(1), score.sum()
 
 
 def may_be_negative(raw: RawBoxes, targets: BoxTargets, positive: Tensor) -> Tensor:

@@ -1,0 +1,250 @@
+"""Images per second of training, and whether reading and augmenting keep up with the network.
+
+    python benchmarks/train_throughput.py --data DATA/idd_lite DATA/kitti --workers 2
+    torchrun --nproc-per-node 2 benchmarks/train_throughput.py --data DATA/idd_lite
+
+Three parts are timed: (step) forward, losses, backward, clipping, optimiser and average on batches that are in memory;
+(loader) reading, augmentation and batching alone; (training) both together, as in perception.train. They take turns in
+rounds within one process, so that a machine that slows down slows all of them, and the ratio of training to step of
+each round still holds: at 1.0 the loader costs nothing. Evaluation and checkpoints are not in it. Timed with a
+monotonic clock after the device is idle; a part's first batches, which fill or empty the loader's queue, are not.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+import torch
+from torch import nn
+
+from perception.cli import run
+from perception.labels import BOX_CLASSES
+from perception.layout import split_weight
+from perception.network.network import Network, NetworkConfig
+from perception.training import checkpoint
+from perception.training.augment import AugmentConfig
+from perception.training.dataset import Batch, Mixture, batches
+from perception.training.distributed import ALONE, Processes, together
+from perception.training.loop import LoopConfig, losses, precision_for, task_weight, to_device
+from perception.training.optim import Ema, parameter_groups
+
+PARTS = ("step", "loader", "training")
+KEPT = 4  # batches in memory for the part without a loader
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughputConfig:
+    """Options of benchmarks/train_throughput.py."""
+
+    data: tuple[str, ...] = ()
+    """Datasets in the common layout; DIR:WEIGHT draws from one more or less often."""
+    hw: tuple[int, int] = (256, 448)
+    """Input height and width, multiples of 32."""
+    batch_size: int = 8
+    """Of all processes together."""
+    workers: int = 1
+    """Processes that read and augment, for each one that trains."""
+    rounds: int = 7
+    """How often the three parts take turns."""
+    steps: int = 20
+    """Batches of each part in a round."""
+    vit: str = "vit_tiny_patch16_224"
+    """Any plain Vision Transformer of timm."""
+    threads: int = 0
+    """CPU threads of the network; 0 = as torch chooses."""
+    precision: str = "auto"
+    """auto, fp32 or bf16."""
+    json: str | None = None
+    """Write every figure as one line of JSON to this file; - is the last line of standard output."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "rounds", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, but got {getattr(self, name)}")
+
+
+class Step:
+    """One step of training without schedule and log: a batch in, new weights."""
+
+    def __init__(self, network: Network, mixture: Mixture, config: LoopConfig, processes: Processes) -> None:
+        self.network, self.config, self.processes = network, config, processes
+        self.device = processes.device()
+        self.dtype, self.why = precision_for(config.precision, self.device)
+        network.to(self.device).to(memory_format=torch.channels_last)
+        network.pyramid.tokens.fuse_attention(self.device.type == "cuda")
+        groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
+        self.optimizer, self.ema = torch.optim.AdamW(groups, betas=(0.9, 0.98)), Ema(network, config.ema)
+        heads = network.config.heads.items()
+        self.tables = {head: mixture.tables(head, len(names)).to(self.device) for head, names in heads}
+        self.weights = {head: torch.ones(len(names), device=self.device) for head, names in heads}
+        network.train()
+        self.forward = processes.wrap(network)
+
+    def __call__(self, batch: Batch) -> None:
+        batch = to_device(batch, self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            parts = losses(self.network, batch, self.tables, self.weights, self.processes, self.forward)
+        loss = torch.stack([task_weight(self.config, task) * value.mean() for task, value in parts.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.ema.update(self.network, 1000)
+
+    def idle(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def timed(work: Callable[[], object], steps: int, step: Step) -> float:
+    """Seconds that `work` takes `steps` times, when all processes have begun, until all are done."""
+    step.idle()
+    step.processes.wait()
+    start = time.perf_counter()
+    for _ in range(steps):
+        work()
+    step.idle()
+    step.processes.wait()
+    return time.perf_counter() - start
+
+
+def measure(config: ThroughputConfig, mixture: Mixture, step: Step) -> list[dict[str, float]]:
+    """Seconds of each part, round by round."""
+    queue = 2 * config.workers + 1  # batches that a loader has ready at most, and one in hand
+    used = 0
+
+    def loader(count: int) -> Iterator[Batch]:
+        """Images that were not there yet, with new workers."""
+        nonlocal used
+        start, used = used, used + count
+        return iter(batches(mixture, config.batch_size, len(BOX_CLASSES), start, config.workers, step.processes))
+
+    stream = loader(KEPT)
+    kept = [next(stream) for _ in range(KEPT)]
+    del stream
+    for batch in kept[:2]:
+        step(batch)  # memory is allocated, kernels are chosen
+    rounds = []
+    for _ in range(config.rounds):
+        seconds = {}
+        places = iter(range(config.steps))
+        seconds["step"] = timed(lambda places=places: step(kept[next(places) % KEPT]), config.steps, step)
+        stream = loader(queue + config.steps)
+        for _ in range(queue):
+            next(stream)
+        seconds["loader"] = timed(lambda stream=stream: next(stream), config.steps, step)
+        stream = loader(queue + config.steps)
+        for _ in range(queue):
+            step(next(stream))
+        seconds["training"] = timed(lambda stream=stream: step(next(stream)), config.steps, step)
+        del stream  # its workers leave
+        rounds.append(seconds)
+    return rounds
+
+
+def summary(
+    config: ThroughputConfig, rounds: Sequence[dict[str, float]], step: Step, names: list[str]
+) -> dict[str, Any]:
+    """Every figure, and on what it was measured."""
+    images = config.batch_size * config.steps
+    speeds = {part: sorted(images / seconds[part] for seconds in rounds) for part in PARTS}
+    ratios = sorted(seconds["step"] / seconds["training"] for seconds in rounds)
+    return {
+        "images_per_second": {p: {"median": median(v), "min": v[0], "max": v[-1]} for p, v in speeds.items()},
+        "training_over_step": {"median": median(ratios), "min": ratios[0], "max": ratios[-1]},
+        "rounds": [{part: round(seconds[part], 4) for part in PARTS} for seconds in rounds],
+        "settings": {
+            "data": names,
+            "hw": list(config.hw),
+            "batch_size": config.batch_size,
+            "processes": step.processes.count,
+            "workers": config.workers,
+            "steps": config.steps,
+            "vit": config.vit,
+            "precision": str(step.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        },
+        "machine": {
+            "device": torch.cuda.get_device_name() if step.device.type == "cuda" else "cpu",
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__},
+        "revision": checkpoint.revision(),
+    }
+
+
+def cpu_name() -> str:
+    """What the system calls its processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Markdown: the median of the rounds, and their range."""
+    s, m = figures["settings"], figures["machine"]
+    where = m["device"] if m["device"] != "cpu" else m["cpu"]
+    each = f"{s['processes']} x {s['threads']} threads and {s['workers']} workers"
+    lines = [
+        f"{where}, {m['cores']} cores, {s['precision']}, {each}; {s['vit']} at {s['hw'][0]}x{s['hw'][1]}, "
+        f"batch {s['batch_size']}; {', '.join(s['data'])}",
+        "",
+        "| part | images/s | range |",
+        "|---|---:|---:|",
+    ]
+    for part, speed in figures["images_per_second"].items():
+        lines.append(f"| {part} | {speed['median']:.1f} | {speed['min']:.1f} to {speed['max']:.1f} |")
+    ratio = figures["training_over_step"]
+    lines.append(f"| training / step | {ratio['median']:.3f} | {ratio['min']:.3f} to {ratio['max']:.3f} |")
+    return "\n".join(lines)
+
+
+def body(config: ThroughputConfig, processes: Processes = ALONE) -> dict[str, Any]:
+    """Measure and print the table."""
+    if not config.data:
+        raise ValueError("--data: name at least one dataset in the common layout (data/<name>/prepare.py makes one)")
+    processes.share_of(config.batch_size)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(0)
+    folders, weights = zip(*(split_weight(entry) for entry in config.data), strict=True)
+    total = config.batch_size * (KEPT + 2 * config.rounds * (config.steps + 2 * config.workers + 1))
+    mixture = Mixture(list(folders), list(weights), total, config.hw, AugmentConfig(), seed=0)
+    settings = LoopConfig(batch_size=config.batch_size, precision=config.precision)
+    step = Step(Network(NetworkConfig(hw=config.hw, vit=config.vit)), mixture, settings, processes)
+    figures = summary(config, measure(config, mixture, step), step, mixture.names)
+    print(table(figures))
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+
+    def with_others(processes: Processes) -> int:
+        def start(config: ThroughputConfig) -> dict[str, Any]:
+            figures = body(config, processes)
+            if not processes.main:
+                raise SystemExit(0)  # one table is enough
+            return figures
+
+        return run(ThroughputConfig, start, argv)
+
+    return together(with_others)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

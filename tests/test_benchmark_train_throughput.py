@@ -1,0 +1,49 @@
+"""The training benchmark: it runs, its figures agree with each other, and mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.train_throughput import PARTS, main
+from perception.labels import BoxLabels, DatasetLabels
+from perception.layout import LayoutWriter
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    labels = DatasetLabels("toy", "ours", boxes=BoxLabels({"car": frozenset({"car"})}, frozenset({"car"})))
+    with LayoutWriter(folder, labels) as writer:
+        writer.add("train", "a", np.full((48, 80, 3), 90, np.uint8), boxes=[[8, 8, 40, 40]], categories=["car"])
+    return folder
+
+
+def test_figures_and_table(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--hw", "64", "96", "--batch-size", "2", "--rounds", "2", "--steps", "1", "--workers", "0"]
+    path = tmp_path / "out.json"
+    assert main(["--data", str(toy), *small, "--threads", "1", "--precision", "fp32", "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    assert len(figures["rounds"]) == 2 and set(figures["images_per_second"]) == set(PARTS)
+    fastest = max(2 / seconds["step"] for seconds in figures["rounds"])
+    assert figures["images_per_second"]["step"]["max"] == pytest.approx(fastest, rel=0.05)
+    ratio = figures["training_over_step"]
+    assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
+    assert figures["settings"]["data"] == ["toy"] and figures["settings"]["processes"] == 1
+    table = capsys.readouterr().out
+    assert f"| training / step | {ratio['median']:.3f} |" in table and "64x96" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [([], "--data"), (["--data", "nowhere"], "nowhere"), (["--data", "x", "--rounds", "0"], "1 or")],
+)
+def test_mistakes_are_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as leaving:  # tyro refuses an option
+        code = int(leaving.code or 0)
+    assert code == 2 and words in capsys.readouterr().err

@@ -1,0 +1,233 @@
+"""Two processes on one machine train like one: synchronised norms, equal losses and weights, resume on another number.
+
+Runs are compared in float64: in float32 the rounding of a batch norm moves values over the kink of a ReLU, and
+gradients of the detail path differ by a percent from the true ones, in torch's own norms too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+from perception import train
+from perception.labels import SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
+from perception.layout import LayoutWriter
+from perception.training import checkpoint, loop
+from perception.training.distributed import ALONE, Processes, Share, together
+from perception.training.norms import SyncNorm, synchronise_norms
+
+STEPS, STOP = 5, 3
+LABELS = DatasetLabels(
+    name="toy",
+    licence="ours",
+    boxes=BoxLabels({"car": frozenset({"car"})}, frozenset({"car"})),
+    masks={
+        "scene": MaskLabels(
+            "seg", {0: "road", 1: "sky"}, {0: frozenset({"road"}), 1: frozenset({"sky"})}, SCENE_CLASSES
+        )
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that differ in what is labelled on them, so that every process has another share of the labels."""
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    rng = np.random.default_rng(0)
+    with LayoutWriter(folder, LABELS) as writer:
+        for i in range(9):
+            image = rng.integers(0, 255, (64, 96, 3)).astype(np.uint8)
+            mask = np.full((64, 96), 255, np.uint8)
+            mask[: 7 * i, : 10 * i] = i % 2
+            boxes = [[5.0 * j, 10, 5 * j + 20 + i, 50] for j in range(i % 4)]
+            writer.add("train", f"{i}", image, boxes=np.array(boxes).reshape(-1, 4), categories=["car"] * len(boxes),
+                       masks={"seg": mask})  # fmt: skip
+    return folder
+
+
+def options(data: Path, out: Path, *more: str) -> list[str]:
+    small = [
+        "--hw",
+        "64",
+        "96",
+        "--loop.batch-size",
+        "4",
+        "--loop.workers",
+        "0",
+        "--loop.warmup",
+        "1",
+        "--threads",
+        "1",
+    ]
+    often = ["--loop.log-every", "1", "--loop.save-every", str(STOP), "--loop.steps", str(STEPS), "--loop.lr", "1e-3"]
+    return ["--data", str(data), "--out", str(out), "--loop.precision", "fp32", *small, *often, *more]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def as_one_of_two(rank: int, ports: list[int], folder: Path, toy: Path) -> None:
+    """In a process of its own: the norms, a whole run, and one that is interrupted at step STOP."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+
+    def norms(processes: Processes) -> int:
+        torch.save(two_norm_steps(processes), folder / f"norms{rank}.pt")
+        return 0
+
+    os.environ["MASTER_PORT"] = str(ports[0])
+    assert together(norms) == 0
+    os.environ["MASTER_PORT"] = str(ports[1])
+    assert train.main(options(toy, folder / "two", "--json", str(folder / "summary.json"))) == 0
+
+    usual = loop.learning_rate
+
+    def interrupt(step: int, *rest: int) -> float:
+        if step == STOP:
+            raise KeyboardInterrupt
+        return usual(step, *rest)
+
+    loop.learning_rate = interrupt
+    os.environ["MASTER_PORT"] = str(ports[2])
+    assert train.main(options(toy, folder / "cut")) == 130
+    dist.barrier()  # the first process holds the store: it may not leave before the other has heard
+
+
+def two_norm_steps(processes: Processes) -> dict[str, torch.Tensor]:
+    """Two steps of a small network with both kinds of norm on this process's share of a batch: all that comes out."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, momentum=0.2), BatchNormAct2d(6), nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4)
+    )
+    network[4].eval()  # frozen
+    x, wanted = torch.randn(2, 4, 3, 9, 7) * 3 + 50, torch.randn(4, 4, 7, 5)
+    size = processes.share_of(4)
+    mine = slice(processes.rank * size, (processes.rank + 1) * size)
+    forward = processes.wrap(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    out = {}
+    for step in range(2):
+        inputs = x[step, mine].clone().requires_grad_()
+        answer = forward(inputs)
+        loss = (answer - wanted[mine]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        assert inputs.grad is not None
+        out |= {
+            f"answer{step}": processes.gather(answer),
+            f"grad{step}": processes.gather(inputs.grad) / processes.count,
+        }
+        out |= {f"grad{step}.{name}": value.grad.clone() for name, value in network.named_parameters()}
+        optimizer.step()
+    return out | {name: value.clone() for name, value in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def double() -> Iterator[None]:
+    """Networks in float64 for as long as this file is tested."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def runs(double: None, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what two processes wrote, and the run "one" of a single process."""
+    folder = tmp_path_factory.mktemp("runs")
+    ports = [free_port() for _ in range(3)]
+    torch.multiprocessing.spawn(as_one_of_two, (ports, folder, toy), nprocs=2)
+    assert train.main(options(toy, folder / "one")) == 0
+    return folder
+
+
+def test_synchronised_norms_are_batch_norm_over_the_whole_batch(runs: Path) -> None:
+    torch.set_num_threads(1)
+    whole = two_norm_steps(ALONE)
+    for rank in range(2):
+        half = torch.load(runs / f"norms{rank}.pt", weights_only=True)
+        assert half.keys() == whole.keys()  # a state dict of the same names, so that checkpoints are exchanged
+        for name, value in whole.items():
+            torch.testing.assert_close(half[name], value, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Equal up to rounding: the moments of the gradients, the weights, and the average of the weights."""
+    for kind in ("optimizer", "network", "ema"):
+        a, b = (load_file(checkpoint.latest(path) / f"{kind}.safetensors") for path in (run, whole))
+        assert a.keys() == b.keys()
+        for name, value in b.items():
+            error = float((a[name] - value).double().norm())
+            assert error <= 1e-4 * float(value.double().norm()) + 1e-7, f"{kind} {name}: {error} of {value.norm()}"
+
+
+def logged(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "lr" in line]
+
+
+def test_two_processes_train_like_one(runs: Path) -> None:
+    assert_same_run(runs / "two", runs / "one")
+    one, two = logged(runs / "one"), logged(runs / "two")
+    assert len(one) == len(two) == STEPS
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys() and {"loss/scene", "loss/boxes"} <= a.keys()
+        for name in a.keys() - {"images_per_second"}:
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=2e-5), name
+    assert json.loads((runs / "summary.json").read_text())["step"] == STEPS
+    assert len(list((runs / "two").glob("events*"))) == 1
+
+
+def test_a_run_of_two_processes_is_resumed_by_one(runs: Path) -> None:
+    assert checkpoint.latest(runs / "cut").name == f"step_{STOP:06d}"
+    assert train.main(["--out", str(runs / "cut"), "--resume"]) == 0
+    assert_same_run(runs / "cut", runs / "one")
+
+
+def test_the_shares_of_all_processes_are_the_batches_of_one() -> None:
+    whole = list(Share(2, 50, 6, ALONE))
+    assert whole == list(range(12, 48)) and len(whole) == len(Share(2, 50, 6, ALONE))
+    shares = [list(Share(2, 50, 6, Processes(rank, 3))) for rank in range(3)]
+    assert [len(share) for share in shares] == [12] * 3 == [len(Share(2, 50, 6, Processes(r, 3))) for r in range(3)]
+    together_again = np.array(shares).reshape(3, -1, 2).transpose(1, 0, 2).reshape(-1)
+    assert together_again.tolist() == whole
+
+
+def test_frozen_norms_are_left_alone() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval(), nn.Sequential(BatchNormAct2d(2)))
+    names, frozen = network.state_dict().keys(), network[1]
+    synchronise_norms(network, ALONE.sum)
+    assert isinstance(network[0], SyncNorm) and network[1] is frozen and isinstance(network[2][0], SyncNorm)
+    assert network.state_dict().keys() == names
+    x = torch.randn(3, 2, 4, 4)
+    assert network[2][0](x).min() == 0, "the activation inside the norm is kept"
+    plain = nn.BatchNorm2d(2)
+    plain.load_state_dict(network[0].state_dict())
+    torch.testing.assert_close(network[0].eval()(x), plain.eval()(x))
+
+
+def test_a_mistake_is_one_line_of_all_processes(toy: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m",
+               "perception.train", *options(toy, tmp_path / "run", "--loop.batch-size", "5")]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode != 0 and len(lines) == 1 and "multiple of 2" in lines[0], done.stderr
+    assert not (tmp_path / "run").exists()
