@@ -162,6 +162,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for parameter in balance.parameters():  # those of the network are averaged by DistributedDataParallel
+            assert parameter.grad is not None
             parameter.grad = processes.sum(parameter.grad) / processes.count
         watched = gradient_norms(network, parts_of(network)) if (step + 1) % config.log_every == 0 else {}
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
