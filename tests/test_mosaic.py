@@ -143,7 +143,8 @@ def test_a_mosaic_of_rectangles_has_its_boxes_on_them(rectangles: Path) -> None:
         covered = np.zeros(HW, bool)
         for x1, y1, x2, y2 in np.concatenate([e.boxes, e.ignore]):
             covered[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))] = True
-        assert (red & ~covered).sum() <= 0.01 * red.size, "every rectangle is learned or ignored"
+        if len(e.exhaustive):  # else none of the four is annotated for boxes
+            assert (red & ~covered).sum() <= 0.01 * red.size, "every rectangle is learned or ignored"
     assert seen > 60
 
 
