@@ -15,7 +15,9 @@ from typing import Any
 
 from perception.cli import run
 from perception.engine import Provider
+from perception.evaluation.extra import Extra, judged_model
 from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate, plan
+from perception.evaluation.reliability import require_png, save_plot
 from perception.evaluation.tables import summary_table, tables
 from perception.model import BUNDLED_MODEL, Model, load
 
@@ -40,6 +42,18 @@ class EvaluateConfig:
     """Evaluate on this many images of each dataset, spread evenly over the split, instead of on all."""
     only: str = ""
     """Evaluate only on images with this text in their name, such as one sequence."""
+    lane_width: int | None = None
+    """Draw true lane markings that many pixels of the frame wide, around their centreline; as annotated if left out."""
+    legacy: bool = False
+    """Also print the figures by the definitions of YOLOP, TwinLiteNet+ and HybridNets."""
+    legacy_batch: int = 24
+    """Images in a batch of --legacy: YOLOP and TwinLiteNet+ average over batches."""
+    calibration: bool = False
+    """Also say how far scores can be believed. For class maps this needs a run directory."""
+    calibration_plot: Path | None = None
+    """Draw --calibration as a PNG file."""
+    tta: str = ""
+    """Average over views of each image, of a run directory: flip, or with scales, such as flip,0.75,1.25."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -62,19 +76,37 @@ def open_model(path: Path | None, provider: Provider) -> Model:
     return Model(open_run(path), SCORE_THRESHOLD)
 
 
+def extra_of(config: EvaluateConfig) -> Extra:
+    """What the options ask for beyond AP and IoU."""
+    if config.legacy_batch < 1:
+        raise ValueError(f"--legacy-batch must be 1 image or more, but got {config.legacy_batch}")
+    if config.calibration_plot:
+        require_png(config.calibration_plot)
+    return Extra(
+        lane_width=config.lane_width,
+        legacy_batch=config.legacy_batch if config.legacy else 0,
+        calibration=config.calibration or config.calibration_plot is not None,
+        tta=config.tta,
+    )
+
+
 def body(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate on every dataset; all of them are checked before the first image."""
     if not config.data:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider)
     select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=config.own_space)
+    extra = extra_of(config)
+    judged_model(model, SCORE_THRESHOLD, extra)
     for folder in config.data:
         plan(model, folder, select)
     results = []
     for folder in config.data:
-        results.append(evaluate(model, folder, select))
+        results.append(evaluate(model, folder, select, extra))
         print(tables(results[-1]) + "\n", flush=True)
     print(summary_table(results))
+    if config.calibration_plot:
+        save_plot([result["calibration"] for result in results], config.calibration_plot)
     metadata = model.engine.metadata
     return {
         "model": str(config.model or BUNDLED_MODEL.name),
@@ -84,6 +116,7 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         "input_hw": list(metadata.input_hw),
         "limit": config.limit,
         "only": config.only,
+        "tta": config.tta,
         "datasets": results,
     }
 

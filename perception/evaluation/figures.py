@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from perception.evaluation.extra import Extra, extra_measures, judged_model
 from perception.evaluation.masks import MaskEvaluation
 from perception.labels import DatasetLabels
 from perception.layout import Sample, read_layout
@@ -135,32 +136,35 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     return Plan(labels, samples, "boxes" in common, tuple(task for task in common if task != "boxes"), missing)
 
 
-def measures_for(todo: Plan, model: Model) -> dict[str, Measure]:
+def measures_for(todo: Plan, model: Model, extra: Extra) -> dict[str, Measure]:
     """The measures of one dataset, by the name of their figures."""
     metadata = model.engine.metadata
     measures: dict[str, Measure] = {}
     if todo.boxes:
         measures["boxes"] = BoxMeasure(todo.labels, metadata.box_names)
     measures["masks"] = MaskMeasure(todo.labels, {head: metadata.heads[head] for head in todo.heads})
-    return measures
+    return measures | extra_measures(todo, model, extra)
 
 
-def evaluate(model: Model, folder: str | Path, select: Selection | None = None) -> dict[str, Any]:
+def evaluate(
+    model: Model, folder: str | Path, select: Selection | None = None, extra: Extra | None = None
+) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
     `model`'s own score threshold plays no part: AP is taken over all boxes.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
-        boxes (of BoxEvaluation.result, None without boxes), masks (head name -> figures of MaskEvaluation.result).
+        boxes (of BoxEvaluation.result, None without boxes), masks (head name -> figures of MaskEvaluation.result),
+        drive (of DriveEvaluation.result), and what `extra` asks for.
 
     Raises:
-        ValueError: see `plan`; or an image or mask can not be read, or has another size than it should.
+        ValueError: see `plan` and `judged_model`; or an image or mask can not be read, or has not the size it should.
     """
-    select = select or Selection()
+    select, extra = select or Selection(), extra or Extra()
     todo = plan(model, folder, select)
-    measures = measures_for(todo, model)
-    everything = Model(model.engine, SCORE_THRESHOLD)
+    measures = measures_for(todo, model, extra)
+    everything = judged_model(model, SCORE_THRESHOLD, extra)
     for truth in truths(todo):
         found = everything(truth.image)
         for measure in measures.values():
