@@ -16,9 +16,10 @@ from typing import Any, Literal
 from perception.cli import run
 from perception.engine import Provider
 from perception.evaluation.corruptions import CORRUPTIONS, Corruption
+from perception.evaluation.extra import Extra, judged_model
 from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate, plan
+from perception.evaluation.reliability import require_png, save_plot
 from perception.evaluation.robustness import robustness, robustness_table
-from perception.evaluation.slices import slice_tables
 from perception.evaluation.tables import summary_table, tables
 from perception.model import BUNDLED_MODEL, Model, load
 
@@ -52,6 +53,18 @@ class EvaluateConfig:
     corruptions: tuple[Literal["all"] | Corruption, ...] = ()
     """Also evaluate under these corruptions of the images, or all, each at five severities: as much work again for each
     of these; --limit makes it bearable."""
+    lane_width: int | None = None
+    """Draw true lane markings that many pixels of the frame wide, around their centreline; as annotated if left out."""
+    legacy: bool = False
+    """Also print the figures by the definitions of YOLOP, TwinLiteNet+ and HybridNets."""
+    legacy_batch: int = 24
+    """Images in a batch of --legacy: YOLOP and TwinLiteNet+ average over batches."""
+    calibration: bool = False
+    """Also say how far scores can be believed. For class maps this needs a run directory."""
+    calibration_plot: Path | None = None
+    """Draw --calibration as a PNG file."""
+    tta: str = ""
+    """Average over views of each image, of a run directory: flip, or with scales, such as flip,0.75,1.25."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -76,12 +89,29 @@ def open_model(path: Path | None, provider: Provider, branch: BranchName | None 
     return Model(open_run(path, branch=branch), SCORE_THRESHOLD)
 
 
+def extra_of(config: EvaluateConfig) -> Extra:
+    """What the options ask for beyond AP and IoU."""
+    if config.legacy_batch < 1:
+        raise ValueError(f"--legacy-batch must be 1 image or more, but got {config.legacy_batch}")
+    if config.calibration_plot:
+        require_png(config.calibration_plot)
+    return Extra(
+        slices=config.slices,
+        lane_width=config.lane_width,
+        legacy_batch=config.legacy_batch if config.legacy else 0,
+        calibration=config.calibration or config.calibration_plot is not None,
+        tta=config.tta,
+    )
+
+
 def body(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate on every dataset; all of them are checked before the first image."""
     if not config.data:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider, config.branch)
     select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=config.own_space)
+    extra = extra_of(config)
+    judged_model(model, SCORE_THRESHOLD, extra)
     names: Sequence[Corruption] = (
         CORRUPTIONS if "all" in config.corruptions else [name for name in CORRUPTIONS if name in config.corruptions]
     )
@@ -89,14 +119,16 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         plan(model, folder, select)
     results = []
     for folder in config.data:
-        result = evaluate(model, folder, select, slices=config.slices)
-        lines = [tables(result), *(slice_tables(result["slices"]) if config.slices else ())]
+        result = evaluate(model, folder, select, extra)
+        lines = [tables(result)]
         if names:
             result["robustness"] = robustness(model, folder, select, result, names)
             lines += robustness_table(result["robustness"])
         results.append(result)
         print("\n".join(lines) + "\n", flush=True)
     print(summary_table(results))
+    if config.calibration_plot:
+        save_plot([result["calibration"] for result in results], config.calibration_plot)
     metadata = model.engine.metadata
     return {
         "model": str(config.model or BUNDLED_MODEL.name),
@@ -106,6 +138,7 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         "input_hw": list(metadata.input_hw),
         "limit": config.limit,
         "only": config.only,
+        "tta": config.tta,
         "datasets": results,
     }
 

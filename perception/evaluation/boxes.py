@@ -23,7 +23,7 @@ from pycocotools.cocoeval import COCOeval
 from perception.labels import BoxLabels
 from perception.structures import Detections
 
-__all__ = ["BoxClass", "BoxEvaluation", "box_classes", "iou_matrix"]
+__all__ = ["BoxClass", "BoxEvaluation", "box_classes", "iou_matrix", "once"]
 
 SAME_OBJECT_IOU = 0.7  # above it, boxes of two of our classes within one evaluation class are one object named twice
 MAX_DETECTIONS = 100  # of one class in one image, as in COCO
@@ -81,7 +81,7 @@ class BoxEvaluation:
                 self._truths.append(self._annotation(box, k, len(self._truths)) | {"iscrowd": 1})
         groups = self._class_of_prediction[detections.classes]
         for k in np.unique(groups[groups >= 0]):
-            for box, score in _once(detections[groups == k]):
+            for box, score in once(detections[groups == k]):
                 self._predictions.append(self._annotation(box, int(k), len(self._predictions)) | {"score": score})
 
     def _annotation(self, box: np.ndarray, k: int, index: int) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _mean(values: np.ndarray) -> float | None:
     return round(float(values.mean()), 9) if values.size else None
 
 
-def _once(found: Detections) -> list[tuple[np.ndarray, float]]:
+def once(found: Detections) -> list[tuple[np.ndarray, float]]:
     """(box, score) of every detection but those that name an object again, under another class and a lower score."""
     found = found[np.argsort(-found.scores, kind="stable")]
     if len(np.unique(found.classes)) < 2:

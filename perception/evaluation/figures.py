@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from perception.evaluation.extra import Extra, extra_measures, judged_model
 from perception.evaluation.masks import MaskEvaluation
 from perception.evaluation.slices import SliceMeasure
 from perception.labels import DatasetLabels
@@ -136,7 +137,7 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     return Plan(labels, samples, "boxes" in common, tuple(task for task in common if task != "boxes"), missing)
 
 
-def measures_for(todo: Plan, model: Model, slices: bool = False) -> dict[str, Measure]:
+def measures_for(todo: Plan, model: Model, extra: Extra) -> dict[str, Measure]:
     """The measures of one dataset, by the name of their figures, in the order in which they see an image."""
     metadata = model.engine.metadata
     measures: dict[str, Measure] = {}
@@ -144,38 +145,36 @@ def measures_for(todo: Plan, model: Model, slices: bool = False) -> dict[str, Me
         measures["boxes"] = BoxMeasure(todo.labels, metadata.box_names)
     heads = {head: metadata.heads[head] for head in todo.heads}
     measures["masks"] = MaskMeasure(todo.labels, heads)
-    if slices:
+    if extra.slices:
         boxes = measures.get("boxes")
         matches = boxes.evaluation if isinstance(boxes, BoxMeasure) else None
         measures["slices"] = SliceMeasure(todo.samples, todo.labels, heads, matches)
-    return measures
+    return measures | extra_measures(todo, model, extra)
 
 
 def evaluate(
     model: Model,
     folder: str | Path,
     select: Selection | None = None,
-    *,
-    slices: bool = False,
+    extra: Extra | None = None,
     change: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
-    `model`'s own score threshold plays no part: AP is taken over all boxes. With `slices` there are figures of parts of
-    the dataset, too. `change` makes of every image (H, W, 3) uint8 BGR and its number from 0 what the model sees.
+    `model`'s own score threshold plays no part: AP is taken over all boxes. `change` makes of every image (H, W, 3) uint8 BGR and its number from 0 what the model sees.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
         boxes (of BoxEvaluation.result, None without boxes), masks (head name -> figures of MaskEvaluation.result),
-        slices (of SliceMeasure.result) if asked for.
+        drive (of DriveEvaluation.result), and what `extra` asks for.
 
     Raises:
-        ValueError: see `plan`; or an image or mask can not be read, or has another size than it should.
+        ValueError: see `plan` and `judged_model`; or an image or mask can not be read, or has not the size it should.
     """
-    select = select or Selection()
+    select, extra = select or Selection(), extra or Extra()
     todo = plan(model, folder, select)
-    measures = measures_for(todo, model, slices)
-    everything = Model(model.engine, SCORE_THRESHOLD)
+    measures = measures_for(todo, model, extra)
+    everything = judged_model(model, SCORE_THRESHOLD, extra)
     for truth in truths(todo, change):
         found = everything(truth.image)
         for measure in measures.values():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perception.evaluation.extra import extra_lines
+
 __all__ = ["summary_table", "tables"]
 
 COLUMNS = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "AP_small": "small", "AP_medium": "medium", "AP_large": "large"}
@@ -34,6 +36,7 @@ def tables(result: dict[str, Any]) -> str:
             share = row["pixels"] / mask["pixels"] if mask["pixels"] else None
             lines.append(f"  {name:{width}} {_percent(row['IoU'])}{_percent(share):>14}")
         lines.append(f"  {'pixel accuracy':{width}} {_percent(mask['pixel_accuracy'])}")
+    lines += extra_lines(result)
     return "\n".join(lines)
 
 

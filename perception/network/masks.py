@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from perception.network.features import Separable
 
-__all__ = ["MaskHead", "class_map"]
+__all__ = ["MaskHead", "class_map", "class_probabilities"]
 
 
 class MaskHead(nn.Sequential):
@@ -22,3 +22,8 @@ def class_map(logits: Tensor, hw: tuple[int, int]) -> Tensor:
     """Class logits (B, classes, h, w) -> (B, H, W) uint8, the best class of each pixel of the model's input."""
     full = F.interpolate(logits, size=hw, mode="bilinear", align_corners=False)
     return full.argmax(1).to(torch.uint8)
+
+
+def class_probabilities(logits: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Class logits (B, classes, h, w) -> (B, classes, H, W) that add up to 1; the best of them is `class_map`."""
+    return F.interpolate(logits.float(), size=hw, mode="bilinear", align_corners=False).softmax(1)

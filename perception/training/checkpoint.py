@@ -28,6 +28,7 @@ from torch import Tensor
 
 from perception.engine import Metadata
 from perception.network.boxes import BranchName
+from perception.network.masks import class_probabilities
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import fit_position_embedding
 from perception.training.optim import Ema
@@ -206,6 +207,14 @@ class TorchEngine:
         with torch.inference_mode():
             out = self.network.predict(torch.from_numpy(tensor))
         return {name: value.numpy() for name, value in out.items()}
+
+    def probabilities(self, tensor: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The outputs of `run`, and each head's (B, classes, h, w) float32 probabilities in model pixels."""
+        with torch.inference_mode():
+            raw = self.network(torch.from_numpy(tensor))
+            out = self.network.finish(raw)
+            maps = {name: class_probabilities(logits, self.input_hw) for name, logits in raw.masks.items()}
+        return {k: v.numpy() for k, v in out.items()}, {k: v.numpy() for k, v in maps.items()}
 
 
 def open_run(run: str | Path, averaged: bool = True, branch: BranchName | None = None) -> TorchEngine:
