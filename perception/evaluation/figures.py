@@ -161,7 +161,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
-    `model`'s own score threshold plays no part: AP is taken over all boxes. `change` makes of every image (H, W, 3) uint8 BGR and its number from 0 what the model sees.
+    `model`'s own score threshold plays no part: AP is taken over all boxes. `change` makes of every
+    image (H, W, 3) uint8 BGR, and its number from 0, what the model sees.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
