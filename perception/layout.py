@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-import cv2
 import numpy as np
 
+from perception.imagefile import decode_image, encode_image, flaw, orientation
 from perception.labels import IGNORE, DatasetLabels
 
 __all__ = ["IMAGE_SUFFIXES", "LayoutWriter", "Report", "Sample", "read_layout", "split_weight"]
@@ -33,7 +33,6 @@ SPLITS = ("train", "val", "test")
 IGNORE_CATEGORY = "ignore region"  # COCO wants a category for every annotation, so regions without one are called this
 MIN_SIDE_PX = 1.0  # a box that is thinner than a pixel inside the image is empty
 ROUNDING_PX = 1.0  # boxes may stick out this far by rounding; it is clipped and not worth a word
-JPEG_QUALITY = 95  # for images that come as arrays
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +54,8 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
 
     With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
     Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
-    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO file, a box without
-    an area inside its image, and an image that the COCO file lists but the folder lacks.
+    Raises ValueError for: not a folder, no or a broken dataset.json, no such split or an empty one, a broken COCO file,
+    a box without an area inside its image, and an image that the COCO file lists but the folder lacks.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -70,9 +69,10 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
         found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
         raise ValueError(f"{root} has no split {split!r}; it has: {', '.join(found) or 'none'}")
 
-    names = sorted(
-        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    paths = [path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    names = sorted(path.relative_to(images).as_posix() for path in paths)
+    if not names:
+        raise ValueError(f"{images} has no JPEG or PNG image; fill it, or name another split than {split!r}")
     boxes_file = root / "boxes" / f"{split}.json"
     boxes = _read_coco(boxes_file, labels) if labels.boxes and boxes_file.is_file() else {}
     if missing := sorted(set(boxes) - set(names)):
@@ -101,7 +101,7 @@ def split_weight(entry: str) -> tuple[Path, float]:
 def _read_json(path: Path) -> Any:
     """The content of a JSON object. Raises ValueError that names the file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())  # UTF-8, with or without a BOM, or UTF-16
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict):
@@ -168,7 +168,7 @@ class Report:
     def problem(self, kind: str, example: str) -> None:
         """Count one problem."""
         self.problems[kind] += 1
-        self.examples.setdefault(kind, example)
+        self.examples.setdefault(kind, example.encode("utf-8", "backslashreplace").decode())  # file names may be bytes
 
     def problem_lines(self) -> list[str]:
         """One line a kind of problem, the most frequent first."""
@@ -265,12 +265,16 @@ class LayoutWriter:
         if (split, name) in self._names:
             self.report.problem("image of the same name twice, skipped", where)
             return False
+        if any("\udc80" <= letter <= "\udcff" for letter in name):  # how Python shows a byte that it can't decode
+            self.report.problem("file name that is not UTF-8, skipped", where)
+            return False
         loaded = self._load(image, where)
         if loaded is None:
             return False
         content, suffix, (height, width) = loaded
+        turned = " upright (EXIF)" if orientation(content) != 1 else ""
         if annotated_hw and annotated_hw != (height, width):
-            text = f"{where} is {width}x{height}, annotated as {annotated_hw[1]}x{annotated_hw[0]}"
+            text = f"{where} is {width}x{height}{turned}, annotated as {annotated_hw[1]}x{annotated_hw[0]}"
             self.report.problem("image of another size than annotated, skipped", text)
             return False
         for folder, mask in masks.items():
@@ -278,10 +282,12 @@ class LayoutWriter:
                 self.report.problem("mask that is not one channel of ids, sample skipped", f"{where} {mask.shape}")
                 return False
             if mask.shape != (height, width):
-                text = f"{where} is {width}x{height}, its {folder} mask {mask.shape[1]}x{mask.shape[0]}"
+                text = f"{where} is {width}x{height}{turned}, its {folder} mask {mask.shape[1]}x{mask.shape[0]}"
                 self.report.problem("mask of another size than the image, sample skipped", text)
                 return False
 
+        if turned and (masks or (boxes is not None and len(boxes))):
+            self.report.problem("image with an EXIF orientation, whose labels are taken as of the upright image", where)
         self._names.add((split, name))
         path = self._partial / "images" / split / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,25 +305,21 @@ class LayoutWriter:
     def _load(self, image: Path | np.ndarray, where: str) -> tuple[bytes, str, tuple[int, int]] | None:
         """The encoded file, its suffix and (height, width); None, counted, if there is no such image."""
         if isinstance(image, np.ndarray):
-            return self._encode(image, ".jpg"), ".jpg", image.shape[:2]
+            return encode_image(image, ".jpg"), ".jpg", image.shape[:2]
         if not image.is_file():
-            self.report.problem("missing image, skipped", str(image))
+            self.report.problem(
+                f"{'folder called like an' if image.is_dir() else 'missing'} image, skipped", str(image)
+            )
             return None
         content = image.read_bytes()
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        pixels = decode_image(content)
         if pixels is None:
-            self.report.problem("unreadable image, skipped", str(image))
+            self.report.problem("unreadable image, skipped", f"{image} {flaw(content)}")
             return None
         suffix = image.suffix.lower()
         if suffix not in IMAGE_SUFFIXES:
-            content, suffix = self._encode(pixels, ".png"), ".png"
+            content, suffix = encode_image(pixels, ".png"), ".png"
         return content, suffix.replace("jpeg", "jpg"), pixels.shape[:2]
-
-    @staticmethod
-    def _encode(image: np.ndarray, suffix: str) -> bytes:
-        done, data = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else [])
-        assert done
-        return data.tobytes()
 
     def _write_mask(self, folder: str, name: str, mask: np.ndarray) -> None:
         """Write the label ids as an index PNG; ids that the dataset does not declare become 255."""
@@ -327,7 +329,7 @@ class LayoutWriter:
             self.report.problem(f"mask with unknown label ids, set to {IGNORE}", f"{name} id {mask[unknown][0]}")
         path = self._partial / "masks" / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self._encode(known, ".png"))
+        path.write_bytes(encode_image(known, ".png"))
         self.report.masks[folder] += 1
 
     def _checked_boxes(

@@ -9,7 +9,7 @@ from typing import Any
 from perception.cli import run
 from perception.labels import DatasetLabels
 from perception.layout import Report
-from perception.prepare import PrepareConfig, box_labels, images_in, number, progress
+from perception.prepare import PrepareConfig, box_labels, count_orphans, images_in, number, progress, read_lines
 
 LABELS = DatasetLabels(
     name="kitti",
@@ -35,7 +35,7 @@ LABELS = DatasetLabels(
 def read_boxes(path: Path, report: Report) -> tuple[list[list[float]], list[str]]:
     """The boxes (N, 4) xyxy and categories of one label file; lines that are not KITTI's are counted in `report`."""
     boxes, categories = [], []
-    for line in path.read_text().splitlines():
+    for line in read_lines(path):
         fields = line.split()  # type truncated occluded alpha x1 y1 x2 y2, then seven of the 3D box
         if len(fields) < 8:
             report.problem("label line with less than 8 fields, dropped", f"{path.name}: {line!r}")
@@ -49,7 +49,9 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values."""
     folder = config.source / "training"
     with config.writer(LABELS) as writer:
-        for image in progress(images_in(folder / "image_2")):
+        images = images_in(folder / "image_2")
+        count_orphans(list((folder / "label_2").glob("*.txt")), images, writer.report)
+        for image in progress(images):
             label_file = folder / "label_2" / f"{image.stem}.txt"
             if not label_file.is_file():
                 writer.report.problem("image without a label file, skipped", image.name)
