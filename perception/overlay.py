@@ -17,7 +17,7 @@ import numpy as np
 from perception.colours import BOX_COLOURS, MAP_COLOURS, Colour, colour_map, colour_of, rgb
 from perception.structures import Result, Track, require_bgr
 
-__all__ = ["OverlayStyle", "draw", "status_bar"]
+__all__ = ["OverlayStyle", "draw", "draw_boxes", "status_bar"]
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
 
@@ -80,6 +80,18 @@ def draw(
     if status:
         _draw_status(out, status)
     return out
+
+
+def draw_boxes(
+    out: np.ndarray,
+    boxes: np.ndarray,
+    texts: Sequence[str],
+    colours: Sequence[Colour],
+    style: OverlayStyle | None = None,
+) -> None:
+    """Draw boxes (N, 4) xyxy into `out`, (H, W, 3) uint8 BGR contiguous, with N texts ("" = none) and N colours."""
+    marks = [_Mark(_pixels(box), colour, text, text) for box, text, colour in zip(boxes, texts, colours, strict=True)]
+    _draw_boxes(out, sorted(marks, key=lambda mark: mark.box[3]), style or OverlayStyle())
 
 
 def status_bar(
@@ -229,7 +241,7 @@ def _draw_boxes(out: np.ndarray, marks: Sequence[_Mark], style: OverlayStyle) ->
         _draw_frame(out, mark, unit)
     if style.labels and min(out.shape[:2]) >= LEGIBLE_PX:
         taken: list[Box] = []
-        for mark in reversed(marks):  # near objects choose their place first
+        for mark in (mark for mark in reversed(marks) if mark.text):  # near objects choose their place first
             _draw_label(out, mark, unit, taken)
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import tyro
 from tqdm import tqdm
 
+from perception.imagefile import decode_image, read_ids
 from perception.labels import BOX_CLASSES, HEADS, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import IMAGE_SUFFIXES, LayoutWriter, Report
 
@@ -21,6 +21,7 @@ __all__ = [
     "NamedCategoriesConfig",
     "PrepareConfig",
     "box_labels",
+    "count_orphans",
     "ids_from_colours",
     "image_hw",
     "images_in",
@@ -28,6 +29,7 @@ __all__ = [
     "number",
     "progress",
     "read_json",
+    "read_lines",
     "read_mask",
     "require_folder",
     "summary",
@@ -140,17 +142,37 @@ def require_folder(folder: Path, what: str) -> Path:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The JPEG and PNG files right in `folder`, by name. Raises ValueError if it is not a folder."""
+    """What is called .jpg, .jpeg or .png right in `folder`, by name. Raises ValueError if it is not a folder."""
     require_folder(folder, "folder of images")
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def read_mask(path: Path, report: Report) -> np.ndarray | None:
-    """An index PNG as (H, W) integers (anything else as it is stored); None, counted in `report`, if there is none."""
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if mask is None:
-        report.problem("missing or unreadable mask, sample skipped", str(path))
-    return mask
+    """An index PNG as (H, W) integers (anything else as it is stored); None, counted in `report`, if there is none.
+
+    A PNG with a palette gives its indices, whatever their colours.
+    """
+    try:
+        return read_ids(path)
+    except ValueError as error:
+        report.problem("missing or unreadable mask, sample skipped", str(error))
+        return None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a BOM.
+
+    A byte that is no UTF-8 becomes U+FFFD, so that whoever parses the line drops and counts it, and no other.
+    """
+    return path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+
+
+def count_orphans(labels: Collection[Path], images: Collection[Path], report: Report) -> None:
+    """Count in `report` the label files that no image has the stem of: the images were lost on the way."""
+    stems = {path.stem for path in images}
+    for path in sorted(labels):
+        if path.stem not in stems:
+            report.problem("label file without an image", str(path))
 
 
 def read_json(path: Path) -> Any:
@@ -158,7 +180,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path} is missing; the README beside prepare.py draws the expected layout")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # UTF-8, with or without a BOM, or UTF-16
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}; is the download complete?") from None
 
@@ -175,7 +197,7 @@ def ids_from_colours(image: np.ndarray, colours: Mapping[int, int], unknown: int
 
 def image_hw(path: Path) -> tuple[int, int] | None:
     """(height, width) of an image file as it will be shown (EXIF rotation applied); None if it can't be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    image = decode_image(path.read_bytes()) if path.is_file() else None
     return None if image is None else (image.shape[0], image.shape[1])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from perception.cli import run
 from perception.labels import DatasetLabels
-from perception.prepare import PrepareConfig, images_in, mask_labels, progress, read_mask
+from perception.prepare import PrepareConfig, count_orphans, images_in, mask_labels, progress, read_mask
 
 SCENE = {
     0: ("sky", {"sky"}),
@@ -37,8 +37,10 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values."""
     with config.writer(LABELS) as writer:
         for split in ("train", "val", "test"):
-            for image in progress(images_in(config.source / split)):
-                mask = read_mask(config.source / f"{split}annot" / f"{image.stem}.png", writer.report)
+            images, annotations = images_in(config.source / split), config.source / f"{split}annot"
+            count_orphans(list(annotations.glob("*.png")), images, writer.report)
+            for image in progress(images):
+                mask = read_mask(annotations / f"{image.stem}.png", writer.report)
                 if mask is not None:
                     writer.add(split, image.stem, image, masks={"labels": mask})
     return writer.report.to_json()

@@ -59,6 +59,9 @@ def read_coco(path: Path) -> CocoFile:
     images, annotations, categories = (part or [] for part in parts)
     if broken := [entry for entry in categories if "id" not in entry or "name" not in entry]:
         raise ValueError(f"{path} is not COCO: a category without id or name: {broken[0]}")
+    ids = Counter(str(entry["id"]) for entry in categories)
+    if twice := [entry for entry in categories if ids[str(entry["id"])] > 1]:
+        raise ValueError(f"{path} is not COCO: two categories with the id {twice[0]['id']!r}; give each its own")
     return CocoFile(images, annotations, {str(entry["id"]): str(entry["name"]) for entry in categories})
 
 
@@ -90,9 +93,13 @@ def add_split(writer: LayoutWriter, split: str, coco: CocoFile, images: Path, on
     """Add the images of one file; what was left out without being wrong."""
     assert writer.labels.boxes
     rows = rows_by_image(coco, writer.labels.boxes, writer.report)
+    uses = Counter(str(entry.get("id")) for entry in coco.images)
     notes: Counter[str] = Counter()
     for entry in progress(coco.images):
-        found = rows.get(str(entry.get("id")), [])
+        if "id" not in entry or uses[str(entry["id"])] > 1:  # nobody knows whose its annotations are
+            writer.report.problem("image without an id of its own, skipped", str(entry)[:100])
+            continue
+        found = rows.get(str(entry["id"]), [])
         file_name = PurePosixPath(str(entry.get("file_name") or ""))
         if not file_name.name or file_name.is_absolute() or ".." in file_name.parts:
             writer.report.problem("image without a plain relative file_name, skipped", str(entry)[:100])

@@ -9,7 +9,7 @@ from typing import Any
 from perception.cli import run
 from perception.labels import DatasetLabels
 from perception.layout import Attribute, Report
-from perception.prepare import PrepareConfig, box_labels, images_in, number, progress
+from perception.prepare import PrepareConfig, box_labels, count_orphans, images_in, number, progress, read_lines
 
 LABELS = DatasetLabels(
     name="kitti",
@@ -56,7 +56,7 @@ def read_boxes(path: Path, report: Report) -> dict[str, Any]:
     Lines that are not KITTI's are counted in `report`.
     """
     boxes, categories, known = [], [], []
-    for line in path.read_text().splitlines():
+    for line in read_lines(path):
         fields = line.split()
         if len(fields) < 8:
             report.problem("label line with less than 8 fields, dropped", f"{path.name}: {line!r}")
@@ -71,7 +71,9 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values."""
     folder = config.source / "training"
     with config.writer(LABELS) as writer:
-        for image in progress(images_in(folder / "image_2")):
+        images = images_in(folder / "image_2")
+        count_orphans(list((folder / "label_2").glob("*.txt")), images, writer.report)
+        for image in progress(images):
             label_file = folder / "label_2" / f"{image.stem}.txt"
             if not label_file.is_file():
                 writer.report.problem("image without a label file, skipped", image.name)

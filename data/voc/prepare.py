@@ -83,7 +83,7 @@ def add_annotated(writer: LayoutWriter, split: str, image: Path, annotation: Pat
     """Add one image with the boxes of its VOC file; malformed ones are counted in the writer's report."""
     try:
         root = ElementTree.parse(annotation).getroot()
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:  # an encoding that nobody knows, too
         writer.report.problem("missing or broken annotation, image skipped", f"{annotation.name}: {error}")
         return
     objects = root.findall("object")

@@ -12,7 +12,16 @@ from typing import Any
 from perception.cli import run
 from perception.labels import DatasetLabels
 from perception.layout import IMAGE_SUFFIXES, LayoutWriter, Report
-from perception.prepare import NamedCategoriesConfig, image_hw, number, progress, summary
+from perception.prepare import (
+    NamedCategoriesConfig,
+    count_orphans,
+    image_hw,
+    images_in,
+    number,
+    progress,
+    read_lines,
+    summary,
+)
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # key in data.yaml -> ours
 FOLDERS = {"images", *SPLITS}  # parts of a path that say nothing about the image
@@ -45,7 +54,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, str]]:
     except ImportError:
         raise ValueError("data.yaml needs the package PyYAML: pip install pyyaml (the train extra has it)") from None
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
     names = data.get("names") if isinstance(data, dict) else None
@@ -72,7 +81,7 @@ def listed_images(data: dict[str, Any], key: str, root: Path) -> list[Path]:
         if found.is_dir():
             images += sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         else:
-            lines = [line.strip() for line in found.read_text().splitlines() if line.strip()]
+            lines = [line.strip() for line in read_lines(found) if line.strip()]
             images += [next((base / line for base in bases if (base / line).exists()), root / line) for line in lines]
     return images
 
@@ -97,7 +106,7 @@ def read_boxes(
     """Boxes (N, 4) xyxy in pixels and category names of one label file; malformed lines are counted in `report`."""
     height, width = hw
     boxes, categories = [], []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in read_lines(path):
         label, *values = (number(field) for field in line.split()) if line.strip() else (None,)
         if label is None:
             continue
@@ -124,6 +133,8 @@ def add_image(writer: LayoutWriter, split: str, image: Path, root: Path, names: 
     """Add one image with the boxes that mean something to us; whether it has a label file."""
     assert writer.labels.boxes
     labels = label_file(image)
+    if labels.is_dir():
+        writer.report.problem("folder called like a label file, image taken as background", str(labels))
     hw = image_hw(image) or (1, 1)  # the writer counts an image that can't be read
     boxes, categories = read_boxes(labels, names, hw, writer.report) if labels.is_file() else ([], [])
     kept = [index for index, category in enumerate(categories) if category in writer.labels.boxes.sets]
@@ -150,9 +161,13 @@ def prepare(config: YoloConfig) -> dict[str, Any]:
             for image in progress(images):
                 labelled = add_image(writer, split, image, config.source, names)
                 notes["image with a label file" if labelled else "image without a label file: background"] += 1
+        listed = [image for images in splits.values() for image in images]
+        for image_folder, label_folder in sorted({(image.parent, label_file(image).parent) for image in listed}):
+            if image_folder != label_folder and image_folder.is_dir():  # a .txt list may name a part of the images
+                labels = [path for path in label_folder.glob("*.txt") if path.name != "classes.txt"]
+                count_orphans(labels, images_in(image_folder), writer.report)
         if notes and not notes.pop("image with a label file", 0):
-            first = next(image for images in splits.values() for image in images)
-            raise ValueError(f"no image has a label file; expected for {first} {label_file(first)}")
+            raise ValueError(f"no image has a label file; expected for {listed[0]} {label_file(listed[0])}")
     if left_out := [name for name in names.values() if name not in boxes.sets]:
         notes[f"class that means nothing to us, left out (see --categories): {', '.join(left_out)}"] = len(left_out)
     return summary(writer.report, notes)

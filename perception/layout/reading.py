@@ -40,8 +40,9 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
 
     With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
     Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
-    Raises ValueError for: not a folder, no or a broken dataset.json, no such split, a broken COCO or attributes file, a
-    box without an area inside its image, and an image that one of these files lists but the folder lacks.
+    Raises ValueError for: not a folder, no or a broken dataset.json, no such split or an empty one, a broken COCO or
+    attributes file, a box without an area inside its image, and an image that one of these files lists but the folder
+    lacks.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -55,9 +56,10 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
         found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
         raise ValueError(f"{root} has no split {split!r}; it has: {', '.join(found) or 'none'}")
 
-    names = sorted(
-        path.relative_to(images).as_posix() for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    paths = [path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    names = sorted(path.relative_to(images).as_posix() for path in paths)
+    if not names:
+        raise ValueError(f"{images} has no JPEG or PNG image; fill it, or name another split than {split!r}")
     boxes_file = root / "boxes" / f"{split}.json"
     boxes = _read_coco(boxes_file, labels) if labels.boxes and boxes_file.is_file() else {}
     attributes_file = root / "attributes" / f"{split}.json"
@@ -89,7 +91,7 @@ def split_weight(entry: str) -> tuple[Path, float]:
 def _read_json(path: Path) -> Any:
     """The content of a JSON object. Raises ValueError that names the file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_bytes())  # UTF-8, with or without a BOM, or UTF-16
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(data, dict):

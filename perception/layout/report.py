@@ -25,7 +25,7 @@ class Report:
     def problem(self, kind: str, example: str) -> None:
         """Count one problem."""
         self.problems[kind] += 1
-        self.examples.setdefault(kind, example)
+        self.examples.setdefault(kind, example.encode("utf-8", "backslashreplace").decode())  # file names may be bytes
 
     def problem_lines(self) -> list[str]:
         """One line a kind of problem, the most frequent first."""

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-import cv2
 import numpy as np
 
+from perception.imagefile import decode_image, encode_image, flaw, orientation
 from perception.labels import IGNORE, DatasetLabels
 from perception.layout.reading import IMAGE_SUFFIXES, SPLITS, Attribute
 from perception.layout.report import Report
@@ -26,7 +26,6 @@ __all__ = ["LayoutWriter"]
 IGNORE_CATEGORY = "ignore region"  # COCO wants a category for every annotation, so regions without one are called this
 MIN_SIDE_PX = 1.0  # a box that is thinner than a pixel inside the image is empty
 ROUNDING_PX = 1.0  # boxes may stick out this far by rounding; it is clipped and not worth a word
-JPEG_QUALITY = 95  # for images that come as arrays
 
 
 class LayoutWriter:
@@ -104,12 +103,16 @@ class LayoutWriter:
         if (split, name) in self._names:
             self.report.problem("image of the same name twice, skipped", where)
             return False
+        if any("\udc80" <= letter <= "\udcff" for letter in name):  # how Python shows a byte that it can't decode
+            self.report.problem("file name that is not UTF-8, skipped", where)
+            return False
         loaded = self._load(image, where)
         if loaded is None:
             return False
         content, suffix, (height, width) = loaded
+        turned = " upright (EXIF)" if orientation(content) != 1 else ""
         if annotated_hw and annotated_hw != (height, width):
-            text = f"{where} is {width}x{height}, annotated as {annotated_hw[1]}x{annotated_hw[0]}"
+            text = f"{where} is {width}x{height}{turned}, annotated as {annotated_hw[1]}x{annotated_hw[0]}"
             self.report.problem("image of another size than annotated, skipped", text)
             return False
         for folder, mask in masks.items():
@@ -117,10 +120,12 @@ class LayoutWriter:
                 self.report.problem("mask that is not one channel of ids, sample skipped", f"{where} {mask.shape}")
                 return False
             if mask.shape != (height, width):
-                text = f"{where} is {width}x{height}, its {folder} mask {mask.shape[1]}x{mask.shape[0]}"
+                text = f"{where} is {width}x{height}{turned}, its {folder} mask {mask.shape[1]}x{mask.shape[0]}"
                 self.report.problem("mask of another size than the image, sample skipped", text)
                 return False
 
+        if turned and (masks or (boxes is not None and len(boxes))):
+            self.report.problem("image with an EXIF orientation, whose labels are taken as of the upright image", where)
         self._names.add((split, name))
         path = self._partial / "images" / split / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,25 +147,21 @@ class LayoutWriter:
     def _load(self, image: Path | np.ndarray, where: str) -> tuple[bytes, str, tuple[int, int]] | None:
         """The encoded file, its suffix and (height, width); None, counted, if there is no such image."""
         if isinstance(image, np.ndarray):
-            return self._encode(image, ".jpg"), ".jpg", image.shape[:2]
+            return encode_image(image, ".jpg"), ".jpg", image.shape[:2]
         if not image.is_file():
-            self.report.problem("missing image, skipped", str(image))
+            self.report.problem(
+                f"{'folder called like an' if image.is_dir() else 'missing'} image, skipped", str(image)
+            )
             return None
         content = image.read_bytes()
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        pixels = decode_image(content)
         if pixels is None:
-            self.report.problem("unreadable image, skipped", str(image))
+            self.report.problem("unreadable image, skipped", f"{image} {flaw(content)}")
             return None
         suffix = image.suffix.lower()
         if suffix not in IMAGE_SUFFIXES:
-            content, suffix = self._encode(pixels, ".png"), ".png"
+            content, suffix = encode_image(pixels, ".png"), ".png"
         return content, suffix.replace("jpeg", "jpg"), pixels.shape[:2]
-
-    @staticmethod
-    def _encode(image: np.ndarray, suffix: str) -> bytes:
-        done, data = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else [])
-        assert done
-        return data.tobytes()
 
     def _write_mask(self, folder: str, name: str, mask: np.ndarray) -> None:
         """Write the label ids as an index PNG; ids that the dataset does not declare become 255."""
@@ -170,7 +171,7 @@ class LayoutWriter:
             self.report.problem(f"mask with unknown label ids, set to {IGNORE}", f"{name} id {mask[unknown][0]}")
         path = self._partial / "masks" / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self._encode(known, ".png"))
+        path.write_bytes(encode_image(known, ".png"))
         self.report.masks[folder] += 1
 
     def _checked_attributes(self, attributes: Mapping[str, Attribute], where: str) -> dict[str, Attribute]:
