@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from perception.evaluation.boxes import box_classes, iou_matrix, once
+from perception.evaluation.percent import percent
 from perception.labels import BoxLabels, MaskLabels
 from perception.structures import Detections, Letterbox
 from perception.tensors import mask_frame_from_model
@@ -175,7 +176,7 @@ def calibration_lines(figures: dict[str, Any]) -> list[str]:
     titles = ("ECE", "maximum", "mean_score", "precision")
     lines = [f"  {'calibration':22}     ECE     max   score   right       count"] if rows else []
     for name, row in rows.items():
-        cells = "".join(f"{'-' if row[key] is None else f'{100 * row[key]:.1f}':>8}" for key in titles)
+        cells = "".join(percent(row[key]) for key in titles)
         lines.append(f"  {name:22}{cells}{row['count']:12}")
     if boxes and boxes["left_out"]:
         lines.append(f"  left out, because not every instance is labelled: {', '.join(boxes['left_out'])}")

@@ -32,6 +32,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from perception.evaluation.percent import percent
 from perception.labels import MaskLabels
 
 __all__ = ["DRIVABLE", "LANE", "NOT_SAID", "Counts", "DriveEvaluation", "centreline", "drive_lines", "lines_of_width"]
@@ -220,5 +221,5 @@ def drive_lines(figures: dict[str, Any]) -> list[str]:
     for key, name in names.items():
         if row := figures[key]:
             cells = (row.get(column) for column in columns)
-            lines.append(f"  {name:20} " + "".join(f"{'-' if v is None else f'{100 * v:.1f}':>8}" for v in cells))
+            lines.append(f"  {name:20} " + "".join(percent(value) for value in cells))
     return lines if len(lines) > 1 else []

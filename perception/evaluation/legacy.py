@@ -22,6 +22,7 @@ import numpy as np
 
 from perception.evaluation.boxes import BoxEvaluation, iou_matrix
 from perception.evaluation.lanes import DRIVABLE, LANE, NO, NOT_SAID, YES, Counts, Questions
+from perception.evaluation.percent import percent
 from perception.labels import BoxLabels, MaskLabels
 from perception.structures import Detections
 
@@ -305,7 +306,7 @@ def legacy_lines(result: dict[str, Any]) -> list[str]:
     lines = [f"  {'definition':14} " + " ".join(f"{title:>13}" for title in COLUMNS.values()) + "   what is meant"]
     for name, row, meaning in _rows(result):
         cells = (row.get(key) for key in COLUMNS)
-        numbers = " ".join(f"{'-' if value is None else f'{100 * value:.1f}':>13}" for value in cells)
+        numbers = " ".join(f"{percent(value):>13}" for value in cells)
         lines.append(f"  {name:14} {numbers}   {meaning}")
     return lines
 

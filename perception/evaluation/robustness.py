@@ -15,7 +15,7 @@ import numpy as np
 
 from perception.evaluation.corruptions import SEVERITIES, Corruption, corrupt
 from perception.evaluation.figures import Selection, evaluate
-from perception.evaluation.tables import _percent
+from perception.evaluation.percent import percent
 from perception.model import Model
 
 __all__ = ["relative", "robustness", "robustness_table", "task_figures"]
@@ -76,8 +76,8 @@ def robustness_table(figures: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {task + ' at severity':24}{severities}   kept")
         for name, rows in figures["corruptions"].items():
             values = [clean, *(row[task] for row in rows.values())]
-            kept = _percent(figures["relative"][name][task])
-            lines.append(f"  {name:24}" + "".join(_percent(value) for value in values) + kept)
-        mean = _percent(figures["relative"]["mean"][task])
+            kept = percent(figures["relative"][name][task])
+            lines.append(f"  {name:24}" + "".join(percent(value) for value in values) + kept)
+        mean = percent(figures["relative"]["mean"][task])
         lines.append(f"  {'mean':24}{'':{8 * (1 + len(SEVERITIES))}}{mean}")
     return lines

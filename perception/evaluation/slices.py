@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.evaluation.masks import MaskEvaluation
-from perception.evaluation.tables import _percent
+from perception.evaluation.percent import percent
 from perception.labels import DatasetLabels
 from perception.layout import Attribute, Sample
 from perception.model import SCORE_THRESHOLD as SHOWN  # what the live loop shows by default
@@ -186,14 +186,14 @@ def slice_tables(slices: Mapping[str, Any]) -> list[str]:
             f"  {'images':{width}} {'images':>8}{'AP':>8}{'AP50':>8}" + "".join(f"{h + ' mIoU':>13}" for h in heads)
         )
         for name, value, row in rows:
-            figures = f"{_percent(row['AP'])}{_percent(row['AP50'])}"
-            figures += "".join(f"{_percent(row['masks'].get(head, {}).get('mIoU')):>13}" for head in heads)
+            figures = f"{percent(row['AP'])}{percent(row['AP50'])}"
+            figures += "".join(f"{percent(row['masks'].get(head, {}).get('mIoU')):>13}" for head in heads)
             lines.append(f"  {f'{name}: {value}':{width}} {row['images']:8}{figures}")
     if slices["objects"]:
         lines.append(f"  {'objects':28}{'instances':>10}  found of them: at any score, from {SHOWN}")
         for kind, parts in slices["objects"].items():
             for name, row in parts.items():
-                figures = f"{row['instances']:10}{_percent(row['recall']):>29}{_percent(row['recall_shown']):>10}"
+                figures = f"{row['instances']:10}{percent(row['recall']):>29}{percent(row['recall_shown']):>10}"
                 lines.append(f"  {name if kind == name else f'{kind}: {name}':28}{figures}")
     if not slices["images"]:
         lines.append("  images have no attributes to slice them by; the dataset's prepare.py may write them")

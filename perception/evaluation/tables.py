@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perception.evaluation.extra import extra_lines
+from perception.evaluation.percent import percent
 
 __all__ = ["summary_table", "tables"]
 
@@ -24,7 +25,7 @@ def tables(result: dict[str, Any]) -> str:
         lines.append(f"  {'boxes':{width}} " + "".join(f"{title:>8}" for title in COLUMNS.values()) + "   instances")
         for name, row in rows:
             lines.append(
-                f"  {name:{width}} " + "".join(_percent(row[key]) for key in COLUMNS) + f"{row['instances']:12}"
+                f"  {name:{width}} " + "".join(percent(row[key]) for key in COLUMNS) + f"{row['instances']:12}"
             )
         if not all(row["exhaustive"] for row in boxes["classes"].values()):
             lines.append("  * not every instance is labelled: the figure is lower than the truth")
@@ -34,8 +35,8 @@ def tables(result: dict[str, Any]) -> str:
         lines.append(f"  {head:{width}} {'IoU':>8}   % of pixels")
         for name, row in rows:
             share = row["pixels"] / mask["pixels"] if mask["pixels"] else None
-            lines.append(f"  {name:{width}} {_percent(row['IoU'])}{_percent(share):>14}")
-        lines.append(f"  {'pixel accuracy':{width}} {_percent(mask['pixel_accuracy'])}")
+            lines.append(f"  {name:{width}} {percent(row['IoU'])}{percent(share):>14}")
+        lines.append(f"  {'pixel accuracy':{width}} {percent(mask['pixel_accuracy'])}")
     lines += extra_lines(result)
     return "\n".join(lines)
 
@@ -49,11 +50,7 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         boxes = result["boxes"] or {"AP": None, "AP50": None}
-        figures = _percent(boxes["AP"]) + _percent(boxes["AP50"])
-        figures += "".join(f"{_percent(result['masks'].get(head, {}).get('mIoU')):>13}" for head in heads)
+        figures = percent(boxes["AP"]) + percent(boxes["AP50"])
+        figures += "".join(f"{percent(result['masks'].get(head, {}).get('mIoU')):>13}" for head in heads)
         lines.append(f"{result['dataset']:{width}} {result['split']:>6} {result['images']:7}{figures}")
     return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return f"{'-' if value is None else f'{100 * value:.1f}':>8}"
