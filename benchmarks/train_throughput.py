@@ -31,9 +31,10 @@ from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
+from perception.training.balance import Balance
 from perception.training.dataset import Batch, Mixture, batches
 from perception.training.distributed import ALONE, Processes, together
-from perception.training.loop import LoopConfig, losses, precision_for, task_weight, to_device
+from perception.training.loop import LoopConfig, losses, precision_for, tasks_of, to_device
 from perception.training.optim import Ema, parameter_groups
 
 PARTS = ("step", "loader", "training")
@@ -85,14 +86,17 @@ class Step:
         heads = network.config.heads.items()
         self.tables = {head: mixture.tables(head, len(names)).to(self.device) for head, names in heads}
         self.weights = {head: torch.ones(len(names), device=self.device) for head, names in heads}
+        self.balance = Balance(tasks_of(network), {}, config.balance).to(self.device)
         network.train()
         self.forward = processes.wrap(network)
 
     def __call__(self, batch: Batch) -> None:
         batch = to_device(batch, self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            parts = losses(self.network, batch, self.tables, self.weights, self.processes, self.forward)
-        loss = torch.stack([task_weight(self.config, task) * value.mean() for task, value in parts.items()]).sum()
+            parts = losses(
+                self.network, batch, self.tables, self.weights, processes=self.processes, forward=self.forward
+            )
+        loss = self.balance(parts)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
