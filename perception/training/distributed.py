@@ -17,10 +17,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from perception.training.norms import synchronise_norms
@@ -127,7 +129,7 @@ def together(run: Callable[[Processes], int]) -> int:
         return 2
     if cuda:
         torch.cuda.set_device(one.local_rank)
-    store, _, _ = next(iter(dist.rendezvous("env://")))
+    store, _, _ = next(iter(rendezvous("env://")))
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=one.rank, world_size=count, timeout=PATIENCE)
 
@@ -149,7 +151,7 @@ def together(run: Callable[[Processes], int]) -> int:
     return code
 
 
-def heard(store: dist.Store, patience: timedelta = PATIENCE_WITH_MAIN) -> bool:
+def heard(store: Any, patience: timedelta = PATIENCE_WITH_MAIN) -> bool:
     """Whether another process has said within that time what went wrong."""
     try:
         store.wait([SAID], patience)
