@@ -15,8 +15,10 @@ from typing import Any
 
 from perception.cli import run
 from perception.engine import Provider
-from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate, plan
+from perception.evaluation.figures import SCORE_THRESHOLD, Plan, Selection, evaluate, plan
+from perception.evaluation.report import write_report
 from perception.evaluation.tables import summary_table, tables
+from perception.evaluation.worst import WorstFrames
 from perception.model import BUNDLED_MODEL, Model, load
 
 __all__ = ["EvaluateConfig", "main", "open_model"]
@@ -40,6 +42,8 @@ class EvaluateConfig:
     """Evaluate on this many images of each dataset, spread evenly over the split, instead of on all."""
     only: str = ""
     """Evaluate only on images with this text in their name, such as one sequence."""
+    report: Path | None = None
+    """Folder for index.html, a page with every figure and the worst frames of each dataset, and for its pictures."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -68,15 +72,15 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider)
     select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=config.own_space)
-    for folder in config.data:
-        plan(model, folder, select)
+    plans = [plan(model, folder, select) for folder in config.data]
+    worst = [worst_frames(todo, model) for todo in plans] if config.report else []
     results = []
-    for folder in config.data:
-        results.append(evaluate(model, folder, select))
+    for number, folder in enumerate(config.data):
+        results.append(evaluate(model, folder, select, {"worst": worst[number]} if worst else {}))
         print(tables(results[-1]) + "\n", flush=True)
     print(summary_table(results))
     metadata = model.engine.metadata
-    return {
+    summary = {
         "model": str(config.model or BUNDLED_MODEL.name),
         "computed_by": getattr(model.engine, "provider", "unknown"),
         "revision": metadata.revision,
@@ -86,6 +90,17 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         "only": config.only,
         "datasets": results,
     }
+    if config.report:
+        facts = {key: value for key, value in summary.items() if key != "datasets"}
+        print(f"page: {write_report(config.report, results, worst, facts)}")
+    return summary
+
+
+def worst_frames(todo: Plan, model: Model) -> WorstFrames:
+    """The collector of one dataset's worst frames."""
+    metadata = model.engine.metadata
+    box_names = metadata.box_names if todo.boxes else ()
+    return WorstFrames(todo.labels, box_names, {head: metadata.heads[head] for head in todo.heads})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from perception.evaluation.masks import MaskEvaluation
+from perception.imagefile import read_ids, read_image
 from perception.labels import DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.model import Model
@@ -145,10 +146,16 @@ def measures_for(todo: Plan, model: Model) -> dict[str, Measure]:
     return measures
 
 
-def evaluate(model: Model, folder: str | Path, select: Selection | None = None) -> dict[str, Any]:
+def evaluate(
+    model: Model,
+    folder: str | Path,
+    select: Selection | None = None,
+    extra: Mapping[str, Measure] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
-    `model`'s own score threshold plays no part: AP is taken over all boxes.
+    `model`'s own score threshold plays no part: AP is taken over all boxes. `extra` are further measures, by the name
+    of their figures.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
@@ -159,7 +166,7 @@ def evaluate(model: Model, folder: str | Path, select: Selection | None = None) 
     """
     select = select or Selection()
     todo = plan(model, folder, select)
-    measures = measures_for(todo, model)
+    measures = {**measures_for(todo, model), **extra}
     everything = Model(model.engine, SCORE_THRESHOLD)
     for truth in truths(todo):
         found = everything(truth.image)
@@ -179,17 +186,15 @@ def evaluate(model: Model, folder: str | Path, select: Selection | None = None) 
 def truths(todo: Plan) -> Iterator[Truth]:
     """Every image of the plan with its masks, read from disk."""
     for sample in tqdm(todo.samples, todo.labels.name, unit="image", leave=False, disable=not sys.stderr.isatty()):
-        image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"can't read the image {sample.image}; run the dataset's prepare.py again")
+        image = read_image(sample.image)
         masks = {head: _read_mask(path, image.shape[:2]) for head, path in sample.masks.items() if head in todo.heads}
         yield Truth(sample, image, masks)
 
 
 def _read_mask(path: Path, hw: tuple[int, ...]) -> np.ndarray:
     """(H, W) uint8 label ids of an image of size `hw`."""
-    mask: np.ndarray | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.shape != hw or mask.dtype != np.uint8:
-        found = "is not an image" if mask is None else f"is {mask.shape} {mask.dtype}"
+    mask = read_ids(path)
+    if mask.shape != hw or mask.dtype != np.uint8:
+        found = f"is {mask.shape} {mask.dtype}"
         raise ValueError(f"{path} {found}; expected an index PNG {hw} uint8; run the dataset's prepare.py again")
     return mask
