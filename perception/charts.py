@@ -82,7 +82,7 @@ def confusion(title: str, matrix: np.ndarray, rows: Sequence[str], columns: Sequ
     for k, name in enumerate(columns):
         label = np.full((34, _width(name) + 4, 3), PAPER, np.uint8)
         _write(label, name, 0, 24)
-        label = cv2.rotate(label, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        label = np.rot90(label)
         x = left + k * cell_w + (cell_w - label.shape[1]) // 2
         image[top - 10 - label.shape[0] : top - 10, x : x + label.shape[1]] = label
     for g, name in enumerate(rows):
