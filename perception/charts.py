@@ -22,7 +22,7 @@ DEEP = rgb(0x1D4E9E)  # the full colour of a confusion matrix
 
 
 def bars(title: str, rows: Mapping[str, Mapping[str, float]], form: str = "{:,.0f}", log: bool = False) -> np.ndarray:
-    """Row name -> series name -> value >= 0: one horizontal bar for each value, the value written beside it."""
+    """Row name -> series name -> value >= 0: one horizontal bar for each value, which is written beside it."""
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
     left = max((_width(name) for name in rows), default=0) + 2 * PAD
     top, thick = _top(series), max(ROW // max(len(series), 1), 20)
@@ -43,7 +43,7 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]], form: str = "{:,.0
 
 
 def histogram(title: str, ticks: Sequence[str], counts: Mapping[str, Sequence[float]], unit: str) -> np.ndarray:
-    """Columns over B bins; `ticks` are their B + 1 edges; `counts` has B values of each series, drawn as shares in %."""
+    """Columns over B bins; `ticks` are their B + 1 edges; `counts` has B values a series, drawn as shares in %."""
     bins, series = len(ticks) - 1, list(counts)
     wide = max(110, 24 * len(series) + 30)
     left, top, high = 3 * PAD + 30, _top(series), 420
@@ -82,7 +82,7 @@ def confusion(title: str, matrix: np.ndarray, rows: Sequence[str], columns: Sequ
     for k, name in enumerate(columns):
         label = np.full((34, _width(name) + 4, 3), PAPER, np.uint8)
         _write(label, name, 0, 24)
-        label = cv2.rotate(label, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        label = np.rot90(label)
         x = left + k * cell_w + (cell_w - label.shape[1]) // 2
         image[top - 10 - label.shape[0] : top - 10, x : x + label.shape[1]] = label
     for g, name in enumerate(rows):

@@ -17,10 +17,12 @@ from perception.cli import run
 from perception.engine import Provider
 from perception.evaluation.corruptions import CORRUPTIONS, Corruption
 from perception.evaluation.extra import Extra, judged_model
-from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate, plan
+from perception.evaluation.figures import SCORE_THRESHOLD, Plan, Selection, evaluate, plan
 from perception.evaluation.reliability import require_png, save_plot
+from perception.evaluation.report import write_report
 from perception.evaluation.robustness import robustness, robustness_table
 from perception.evaluation.tables import summary_table, tables
+from perception.evaluation.worst import WorstFrames
 from perception.model import BUNDLED_MODEL, Model, load
 
 BranchName = Literal["one_to_many", "one_to_one"]  # perception.network.boxes has it too, but needs torch
@@ -65,6 +67,8 @@ class EvaluateConfig:
     """Draw --calibration as a PNG file."""
     tta: str = ""
     """Average over views of each image, of a run directory: flip, or with scales, such as flip,0.75,1.25."""
+    report: Path | None = None
+    """Folder for index.html, a page with every figure and the worst frames of each dataset, and for its pictures."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -115,11 +119,11 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
     names: Sequence[Corruption] = (
         CORRUPTIONS if "all" in config.corruptions else [name for name in CORRUPTIONS if name in config.corruptions]
     )
-    for folder in config.data:
-        plan(model, folder, select)
+    plans = [plan(model, folder, select) for folder in config.data]
+    worst = [worst_frames(todo, model) for todo in plans] if config.report else []
     results = []
-    for folder in config.data:
-        result = evaluate(model, folder, select, extra)
+    for number, folder in enumerate(config.data):
+        result = evaluate(model, folder, select, extra, more={"worst": worst[number]} if worst else {})
         lines = [tables(result)]
         if names:
             result["robustness"] = robustness(model, folder, select, result, names)
@@ -130,7 +134,7 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
     if config.calibration_plot:
         save_plot([result["calibration"] for result in results], config.calibration_plot)
     metadata = model.engine.metadata
-    return {
+    summary = {
         "model": str(config.model or BUNDLED_MODEL.name),
         "computed_by": getattr(model.engine, "provider", "unknown"),
         "revision": metadata.revision,
@@ -141,6 +145,17 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         "tta": config.tta,
         "datasets": results,
     }
+    if config.report:
+        facts = {key: value for key, value in summary.items() if key != "datasets"}
+        print(f"page: {write_report(config.report, results, worst, facts)}")
+    return summary
+
+
+def worst_frames(todo: Plan, model: Model) -> WorstFrames:
+    """The collector of one dataset's worst frames."""
+    metadata = model.engine.metadata
+    box_names = metadata.box_names if todo.boxes else ()
+    return WorstFrames(todo.labels, box_names, {head: metadata.heads[head] for head in todo.heads})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

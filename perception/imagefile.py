@@ -2,7 +2,7 @@
 
 OpenCV decodes. Before it does, this file reads the header of JPEG and PNG itself, for what OpenCV does not say or do: a
 JPEG that was cut short comes back with a grey rest, a palette PNG as colours instead of indices, grey of less than 8
-bits scaled to 255, and a path that is not UTF-8 ends the process. So files are opened here by Python, and by their bytes.
+bits scaled to 255, and a path that is not UTF-8 ends the process. So Python opens the files, and OpenCV gets bytes.
 
 Pixels are upright: the EXIF orientation is applied to images, as every viewer does, and `hw` is the size that is shown.
 """
@@ -149,7 +149,7 @@ def flaw(content: bytes) -> str:
     if found is None:
         known = content.startswith((PNG_START, b"\xff\xd8"))
         return "is cut short or damaged" if known else "is not a JPEG or PNG file"
-    # Inside the pixels of a JPEG every 0xFF is followed by 0 or a restart marker, so the end marker can be searched for.
+    # Among the pixels of a JPEG every 0xFF is followed by 0 or a restart marker: the end marker can be searched for.
     end = content.rfind(b"\xff\xd9", found.scan) if found.kind == "jpeg" else content.rfind(b"IEND")
     return "is cut short" if end < 0 else ""
 

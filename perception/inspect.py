@@ -2,8 +2,8 @@
 
     python -m perception.inspect DATASETS/kitti --out runs/inspect/kitti
 
-DATASET is a folder in the common layout (data/NAME/prepare.py makes it). OUT/index.html is one file that opens anywhere;
-its pictures lie beside it, and inspection.json has every figure.
+DATASET is a folder in the common layout (data/NAME/prepare.py makes it). OUT/index.html is one file that opens
+anywhere; its pictures lie beside it, and inspection.json has every figure.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ PHOTO_QUALITY = 85  # JPEG
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b2026; background: #fbfbfc; max-width: 1200px; margin: 2em auto;
        padding: 0 1.5em; }
-h1 { font-size: 1.7em; margin-bottom: .2em } h2 { margin-top: 2em; border-bottom: 2px solid #d8dde3 } h3 { margin: 1.6em 0 .4em }
+h1 { font-size: 1.7em; margin-bottom: .2em } h2 { margin-top: 2em; border-bottom: 2px solid #d8dde3 }
+h3 { margin: 1.6em 0 .4em }
 table { border-collapse: collapse; margin: .6em 0; font-size: .92em } td td { font-size: 1em }
 th, td { padding: .2em .8em; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e7eb }
 th { background: #eef1f4 } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }

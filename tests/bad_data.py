@@ -100,7 +100,7 @@ def make_camvid(root: Path, suffix: str = ".jpg") -> Source:
 MAKE = {"coco": make_coco, "voc": make_voc, "yolo": make_yolo, "kitti": make_kitti, "camvid": make_camvid}
 
 
-# ------------------------------------------------------------------------------------------------------- odd image files
+# ------------------------------------------------------------------------------------------------------ odd image files
 
 
 def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:

@@ -186,12 +186,12 @@ def test_broken_files_are_named(model_path, tmp_path):
     with pytest.raises(ValueError, match=r"1\.png is \(5, 5\).*\(128, 192\)"):
         evaluate(load(model_path), root)
     mask.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1\.png is not an image"):
+    with pytest.raises(ValueError, match=r"1\.png is empty"):
         evaluate(load(model_path), root)
     mask.unlink()  # not annotated for scene: fine
     assert evaluate(load(model_path), root)["masks"]["scene"]["images"] == 2
     (root / "images" / "val" / "2.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"can't read.*2\.png"):
+    with pytest.raises(ValueError, match=r"2\.png is empty"):
         evaluate(load(model_path), root)
 
 
@@ -230,3 +230,16 @@ def test_a_folder_that_is_no_run(tmp_path, folder, capsys):
     pytest.importorskip("torch")
     assert main(["--model", str(tmp_path), "--data", str(folder)]) == 2
     assert "checkpoint" in capsys.readouterr().err
+
+
+def test_report(model_path, folder, tmp_path, capsys):
+    """The page has the figures and the worst frames; the figures stay what they are without it."""
+    arguments = ["--model", str(model_path), "--provider", "cpu", "--data", str(folder), "--json", "-"]
+    assert main(arguments) == 0
+    plain = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main([*arguments, "--report", str(tmp_path / "report")]) == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    worst = shown["datasets"][0].pop("worst")
+    assert shown == plain and {"scene", "missed boxes"} <= set(worst)
+    assert "colours_scene_confusion.png" in {path.name for path in (tmp_path / "report").iterdir()}
+    assert "missed, up to" in (tmp_path / "report/index.html").read_text()

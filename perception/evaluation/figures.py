@@ -10,15 +10,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from perception.evaluation.extra import Extra, extra_measures, judged_model
 from perception.evaluation.masks import MaskEvaluation
 from perception.evaluation.slices import SliceMeasure
+from perception.imagefile import read_ids, read_image
 from perception.labels import DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.model import Model
@@ -158,11 +159,13 @@ def evaluate(
     select: Selection | None = None,
     extra: Extra | None = None,
     change: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    more: Mapping[str, Measure] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Run the model on every annotated image of a split and compare; plain JSON values.
 
     `model`'s own score threshold plays no part: AP is taken over all boxes. `change` makes of every
-    image (H, W, 3) uint8 BGR, and its number from 0, what the model sees.
+    image (H, W, 3) uint8 BGR, and its number from 0, what the model sees. `more` are further measures, by the name of
+    their figures.
 
     Returns:
         dataset, folder, split, images; missing: tasks that the model lacks; the figures of every measure by its name:
@@ -174,7 +177,7 @@ def evaluate(
     """
     select, extra = select or Selection(), extra or Extra()
     todo = plan(model, folder, select)
-    measures = measures_for(todo, model, extra)
+    measures = {**measures_for(todo, model, extra), **more}
     everything = judged_model(model, SCORE_THRESHOLD, extra)
     for truth in truths(todo, change):
         found = everything(truth.image)
@@ -195,17 +198,15 @@ def truths(todo: Plan, change: Callable[[np.ndarray, int], np.ndarray] | None = 
     """Every image of the plan, changed if so wished, with its masks, read from disk."""
     bar = tqdm(todo.samples, todo.labels.name, unit="image", leave=False, disable=not sys.stderr.isatty())
     for number, sample in enumerate(bar):
-        image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f"can't read the image {sample.image}; run the dataset's prepare.py again")
+        image = read_image(sample.image)
         masks = {head: _read_mask(path, image.shape[:2]) for head, path in sample.masks.items() if head in todo.heads}
         yield Truth(sample, change(image, number) if change else image, masks)
 
 
 def _read_mask(path: Path, hw: tuple[int, ...]) -> np.ndarray:
     """(H, W) uint8 label ids of an image of size `hw`."""
-    mask: np.ndarray | None = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.shape != hw or mask.dtype != np.uint8:
-        found = "is not an image" if mask is None else f"is {mask.shape} {mask.dtype}"
+    mask = read_ids(path)
+    if mask.shape != hw or mask.dtype != np.uint8:
+        found = f"is {mask.shape} {mask.dtype}"
         raise ValueError(f"{path} {found}; expected an index PNG {hw} uint8; run the dataset's prepare.py again")
     return mask

@@ -1,4 +1,4 @@
-"""Pairs of alike images -> what to say about them: within splits, and between two splits, where they flatter the figures."""
+"""Pairs of alike images -> what to say of them: within splits, and between two, where they flatter the figures."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ def write_page(
         layers += [(head, [sample for sample in of_split if head in sample.masks]) for head in labels.masks]
         for layer, annotated in layers:
             if annotated:
-                text = f"{split}: {layer} of {min(count, len(annotated))} of {len(annotated)} images, evenly over the split"
+                shown = min(count, len(annotated))
+                text = f"{split}: {layer} of {shown} of {len(annotated)} images, evenly over the split"
                 picture = sheet(labels, layer, spread(annotated, count))
                 page.picture(f"samples_{split}_{layer}", picture, text)
         if not any(annotated for _, annotated in layers):
