@@ -108,8 +108,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _nested(value: Any) -> str:
-    """JSON -> HTML: objects are tables of two columns, lists of plain values one line."""
+    """JSON -> HTML: objects are tables of two columns, like objects rows of one, lists of plain values one line."""
     if isinstance(value, Mapping) and value:
+        if (columns := _shared_columns(value)) is not None:
+            return _table(["", *columns], [[name, *(_text(row[c]) for c in columns)] for name, row in value.items()])
         rows = "".join(f"<tr><th>{html.escape(str(key))}</th><td>{_nested(v)}</td></tr>" for key, v in value.items())
         return f"<table>{rows}</table>"
     if isinstance(value, list | tuple) and any(isinstance(entry, Mapping | list | tuple) for entry in value):
@@ -117,6 +119,15 @@ def _nested(value: Any) -> str:
     if isinstance(value, list | tuple):
         return html.escape(", ".join(_text(entry) for entry in value)) or "-"
     return html.escape(_text(value))
+
+
+def _shared_columns(value: Mapping[str, Any]) -> list[str] | None:
+    """The keys that all entries have, if they are objects of nothing but plain values with the same keys."""
+    rows = list(value.values())
+    if not all(isinstance(row, Mapping) and row and row.keys() == rows[0].keys() for row in rows):
+        return None
+    plain = not any(isinstance(entry, Mapping | list | tuple) for row in rows for entry in row.values())
+    return [str(key) for key in rows[0]] if plain else None
 
 
 def _text(value: Any) -> str:
