@@ -290,7 +290,7 @@ def town(tmp_path) -> Path:
 def test_an_empty_split(town):
     (town / "images/test").mkdir()
     (town / "images/test/notes.txt").touch()
-    with pytest.raises(ValueError, match=r"images/test has no JPEG or PNG image"):
+    with pytest.raises(ValueError, match=r"has no image in split 'test'; it has: test, val"):
         read_layout(town, "test")
 
 

@@ -52,14 +52,12 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
     labels = DatasetLabels.from_json(_read_json(root / "dataset.json"))
     labels = labels.own_space() if own_space else labels
     images = root / "images" / split
-    if not split or not images.is_dir():
-        found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
-        raise ValueError(f"{root} has no split {split!r}; it has: {', '.join(found) or 'none'}")
-
     paths = [path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     names = sorted(path.relative_to(images).as_posix() for path in paths)
-    if not names:
-        raise ValueError(f"{images} has no JPEG or PNG image; fill it, or name another split than {split!r}")
+    if not names or not split:
+        state = "no image in" if split and images.is_dir() else "no"
+        found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
+        raise ValueError(f"{root} has {state} split {split!r}; it has: {', '.join(found) or 'none'}")
     boxes_file = root / "boxes" / f"{split}.json"
     boxes = _read_coco(boxes_file, labels) if labels.boxes and boxes_file.is_file() else {}
     attributes_file = root / "attributes" / f"{split}.json"
