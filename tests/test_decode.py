@@ -94,7 +94,7 @@ def test_labels_stay_on_a_reduced_frame(tmp_path: Path, monkeypatch: pytest.Monk
     image[y1:y2, x1:x2], mask[y1:y2, x1:x2] = 220, 1
     with LayoutWriter(tmp_path / "big", labels) as writer:
         writer.add("train", "a", image, boxes=[[x1, y1, x2, y2]], categories=["car"], masks={"seg": mask})
-    plain = AugmentConfig(colour=0, degrade=0, weather=0)
+    plain = AugmentConfig(magnitude=0)
     mixture = Mixture([tmp_path / "big"], [1.0], 30, HW, plain, seed=0)
     assert read_frame(mixture.samples[0][0].image, HW, *mixture.smallest_crop)[1] == 4
     reduced = [mixture[n] for n in range(30)]

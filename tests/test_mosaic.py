@@ -204,7 +204,7 @@ def test_mosaics_come_as_often_as_asked_and_from_one_dataset(rectangles: Path) -
     single = mixture.example
     mixture.example = lambda dataset, sample, seed: read.append((n, dataset)) or single(dataset, sample, seed)  # type: ignore[method-assign, func-returns-value]
     for n in range(60):
-        assert mixture[n].dataset == mixture.which[n]
+        assert mixture[n].dataset == mixture.draw[n][0]
     counts = np.bincount([i for i, _ in read])
     assert set(counts.tolist()) == {1, 4} and 0.25 < (counts == 4).mean() < 0.55
-    assert all(dataset == mixture.which[i] for i, dataset in read)
+    assert all(dataset == mixture.draw[i][0] for i, dataset in read)

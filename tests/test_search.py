@@ -55,7 +55,7 @@ def test_a_search_writes_its_policy_and_the_comparison_and_is_not_repeated(
     """Interrupted in the second trial between its two steps; then resumed; then asked again."""
     out, body, calls = tmp_path / "out", train.body, []
 
-    def stopping(config: train.TrainConfig) -> dict[str, Any]:
+    def stopping(config: train.TrainConfig, *others: Any) -> dict[str, Any]:
         calls.append((config.out.name, config.resume))
         if config.out.name == "trial_001" and not config.resume:
             from perception.training import checkpoint
@@ -68,8 +68,8 @@ def test_a_search_writes_its_policy_and_the_comparison_and_is_not_repeated(
 
             with monkeypatch.context() as patch:
                 patch.setattr(checkpoint, "save", save_and_stop)
-                return body(config)
-        return body(config)
+                return body(config, *others)
+        return body(config, *others)
 
     monkeypatch.setattr(train, "body", stopping)
     assert search.main(options(toy, out)) == 130
