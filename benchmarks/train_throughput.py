@@ -25,7 +25,6 @@ import cv2
 import torch
 from torch import nn
 
-from perception.cli import run
 from perception.labels import BOX_CLASSES
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
@@ -33,7 +32,7 @@ from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.balance import Balance
 from perception.training.dataset import Batch, Mixture, batches
-from perception.training.distributed import ALONE, Processes, together
+from perception.training.distributed import ALONE, Processes, run_together
 from perception.training.loop import LoopConfig, losses, precision_for, tasks_of, to_device
 from perception.training.optim import Ema, parameter_groups
 
@@ -237,17 +236,7 @@ def body(config: ThroughputConfig, processes: Processes = ALONE) -> dict[str, An
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-
-    def with_others(processes: Processes) -> int:
-        def start(config: ThroughputConfig) -> dict[str, Any]:
-            figures = body(config, processes)
-            if not processes.main:
-                raise SystemExit(0)  # one table is enough
-            return figures
-
-        return run(ThroughputConfig, start, argv)
-
-    return together(with_others)
+    return run_together(ThroughputConfig, body, argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-__all__ = ["run"]
+__all__ = ["Config", "run"]
 
 Config = TypeVar("Config")
 

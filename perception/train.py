@@ -17,14 +17,13 @@ import cv2
 import numpy as np
 import torch
 
-from perception.cli import run as run_cli
 from perception.labels import BOX_CLASSES, HEADS
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
-from perception.training.distributed import ALONE, Processes, together
+from perception.training.distributed import ALONE, Processes, run_together
 from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.loop import LoopConfig, train
 from perception.training.policy import load_policy, save_policy
@@ -164,17 +163,7 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, train, and return the exit code."""
-
-    def with_others(processes: Processes) -> int:
-        def start(config: TrainConfig) -> dict[str, Any]:
-            summary = body(config, processes)
-            if not processes.main:
-                raise SystemExit(0)  # one summary is enough
-            return summary
-
-        return run_cli(TrainConfig, start, argv)
-
-    return together(with_others)
+    return run_together(TrainConfig, body, argv)
 
 
 if __name__ == "__main__":

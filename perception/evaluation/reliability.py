@@ -10,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from perception.page import percent
+
 __all__ = ["reliability_plot", "require_png", "save_plot"]
 
 SIDE, LEFT, TOP, GAP, COUNTS = 320, 72, 64, 34, 80  # pixels: the square, the margins, and the height of the counts
@@ -96,7 +98,7 @@ def _panel(name: str, panel: Mapping[str, Any]) -> np.ndarray:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return percent(value) + " %" * (value is not None)
 
 
 def _write(image: np.ndarray, text: str, origin: tuple[int, int], scale: float, weight: int = 1) -> None:

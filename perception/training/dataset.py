@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from perception.imagefile import read_ids
 from perception.labels import HEADS, IGNORE, DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
@@ -135,8 +136,8 @@ class Mixture(Dataset[Example]):
 
 def read_mask(path: Path) -> np.ndarray:
     """(H, W) uint8 label ids from an index PNG."""
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.ndim != 2:
+    mask = read_ids(path)
+    if mask.ndim != 2:
         raise ValueError(f"{path} is not an index PNG with one channel; run the dataset's prepare.py again")
     return mask
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+
+from perception.imagefile import decode_image, flaw, read_header
 
 __all__ = ["read_frame", "reduction"]
 
@@ -21,7 +22,6 @@ FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-ORIENTATION = 274  # the tag in EXIF; 5 to 8 turn the image by a right angle
 
 
 def read_frame(
@@ -31,24 +31,15 @@ def read_frame(
 
     Raises ValueError if it can't be read.
     """
-    try:
-        hw = jpeg_hw(path)
-        n = reduction(hw, model_hw, crop_area, crop_aspect) if hw else 1
-    except (OSError, SyntaxError, ValueError):  # a broken header, as Pillow says it
-        n = 1
-    image = cv2.imread(str(path), FLAGS[n])
+    content = path.read_bytes() if path.is_file() else b""
+    header = read_header(content)
+    jpeg = header is not None and header.kind == "jpeg"  # other formats must be decoded whole
+    n = reduction(header.hw, model_hw, crop_area, crop_aspect) if header and jpeg else 1
+    image = decode_image(content, FLAGS[n])
     if image is None:
-        raise ValueError(f"can't read {path}; run the dataset's prepare.py again")
+        problem = flaw(content) or "can not be decoded"
+        raise ValueError(f"can't read {path}, which {problem}; run the dataset's prepare.py again")
     return image, n
-
-
-def jpeg_hw(path: Path) -> tuple[int, int] | None:
-    """(height, width) of a JPEG as it will be shown, from its header; None for other formats: they must be decoded."""
-    with Image.open(path) as image:
-        if image.format != "JPEG":
-            return None
-        turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
-        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def reduction(

@@ -10,13 +10,15 @@ Stochastic depth and dropout are the exception: their random numbers are drawn b
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,9 +27,10 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from perception.cli import Config, run
 from perception.training.norms import synchronise_norms
 
-__all__ = ["ALONE", "Processes", "Share", "together"]
+__all__ = ["ALONE", "Processes", "Share", "run_together", "together"]
 
 PATIENCE = timedelta(hours=12)  # the first process evaluates and saves while the others wait
 SAID = "perception: said what is wrong"  # a key in the store of the group
@@ -113,15 +116,33 @@ class Share:
         return max(0, self.total // self.batch_size - self.start) * (self.batch_size // self.processes.count)
 
 
-def together(run: Callable[[Processes], int]) -> int:
-    """Call `run` in the processes that torchrun started, joined in a group, or alone without torchrun; the exit code.
+def run_together(
+    config: type[Config], body: Callable[[Config, Processes], dict[str, Any]], argv: Sequence[str] | None = None
+) -> int:
+    """perception.cli.run of a `body` that also takes its Processes, in all of them; only the first gives a summary."""
+
+    def with_others(processes: Processes) -> int:
+        @functools.wraps(body)  # the help shows the docstring of its module
+        def start(options: Config) -> dict[str, Any]:
+            summary = body(options, processes)
+            if not processes.main:
+                raise SystemExit(0)  # one summary is enough
+            return summary
+
+        return run(config, start, argv)
+
+    return together(with_others)
+
+
+def together(work: Callable[[Processes], int]) -> int:
+    """Call `work` in the processes that torchrun started, joined in a group, or alone without torchrun; the exit code.
 
     Only the first process writes to standard output and error, so that a mistake is one line and not one a process.
     Another one speaks only if the first does not fail too.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))  # this is how torchrun tells its processes who they are
     if count == 1:
-        return run(ALONE)
+        return work(ALONE)
     one = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
     cuda = torch.cuda.is_available()
     if cuda and one.local_rank >= torch.cuda.device_count():
@@ -137,7 +158,7 @@ def together(run: Callable[[Processes], int]) -> int:
     quiet = contextlib.nullcontext() if one.main else contextlib.redirect_stderr(unsaid)
     try:
         with quiet, contextlib.nullcontext() if one.main else contextlib.redirect_stdout(io.StringIO()):
-            code = run(one)
+            code = work(one)
     except SystemExit as leaving:  # tyro, after it has printed what is wrong with an option
         code = leaving.code if isinstance(leaving.code, int) else 0
     except BaseException:
