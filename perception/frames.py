@@ -16,7 +16,7 @@ from pathlib import Path
 from perception.sources import FrameSource, ImageFiles, LiveStream
 from perception.videofile import VideoFile
 
-__all__ = ["FrameSource", "open_source"]
+__all__ = ["IMAGE_SUFFIXES", "FrameSource", "open_source"]
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm .jp2".split())
 STREAM_SCHEMES = frozenset("rtsp rtsps rtmp http https udp tcp srt rtp".split())

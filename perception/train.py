@@ -121,12 +121,7 @@ def saved_options(config: TrainConfig) -> TrainConfig:
     saved = json.loads((config.out / "config.json").read_text())
     saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig.from_json(saved["augment"])
     saved["augment"] = replace(saved["augment"], policy=str(config.out / "policy.json"))  # as it was at the start
-    return TrainConfig(**with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
-
-
-def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the dataclasses have tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return TrainConfig(**checkpoint.with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
 
 
 def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:

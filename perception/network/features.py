@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from perception.network.tokens import Normalize, Tokens, read_weights
 
-__all__ = ["ConvNorm", "DetailPath", "Pyramid", "Separable"]
+__all__ = ["ConvNorm", "DetailPath", "Pyramid", "Separable", "load_cnn"]
 
 
 class ConvNorm(nn.Sequential):
@@ -84,13 +84,21 @@ class DetailPath(nn.Module):
 
     def load(self, path: str | Path) -> None:
         """Load ImageNet weights: timm's state dict, or that of EfficientNet-PyTorch (same layers, other names)."""
-        state, own = read_weights(path), self.cnn.state_dict()
+        load_cnn(self.cnn, path)
+
+
+def load_cnn(cnn: nn.Module, path: str | Path) -> None:
+    """Load into timm's `features_only` CNN: timm's state dict, or that of EfficientNet-PyTorch (same layers, other names).
+
+    Raises ValueError if it does not fit.
+    """
+    state = read_weights(path)
+    try:
         if "_conv_stem.weight" in state:
             state = dict(zip(timm.create_model("tf_efficientnet_lite0").state_dict(), state.values(), strict=True))
-        try:
-            self.cnn.load_state_dict({key: state[key] for key in own})
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} does not fit the detail path: {error}") from None
+        cnn.load_state_dict({key: state[key] for key in cnn.state_dict()})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit this convolutional network: {error}") from None
 
 
 class Pyramid(nn.Module):

@@ -87,6 +87,14 @@ class Tokens(nn.Module):
         for block in self.vit.blocks:
             block.attn.fused_attn = fused
 
+    def timm_state(self) -> dict[str, Tensor]:
+        """The state dict that stock timm loads, strictly, into this model at its own default size without a head."""
+        state = {f"patch_embed.{name}": value for name, value in self.embed.state_dict().items()} | self.vit.state_dict()
+        default_h, default_w = self.vit.pretrained_cfg["input_size"][1:]
+        grid = (default_h // self.stride, default_w // self.stride)
+        fit_position_embedding(state, "pos_embed", self.grid_hw, grid, self.prefix)
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
     def load_timm(self, path: str | Path) -> None:
         """Load a state dict of the same timm model at any square size. Raises ValueError where it does not fit."""
         state = read_weights(path)

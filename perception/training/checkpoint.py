@@ -34,8 +34,9 @@ from perception.network.tokens import fit_position_embedding
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "init_from", "latest", "load_network", "metadata", "network_config", "open_run",
-    "read_meta", "resume", "revision", "save", "save_weights",
+    "TorchEngine", "adopt", "init_from", "keep_newest", "latest", "load_network", "metadata", "network_config",
+    "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save", "save_weights",
+    "with_tuples", "write",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -54,8 +55,7 @@ def save(
     """Write RUN/step_N beside its name, rename it into place, then remove all but the `keep` newest."""
     files = {"network": network.state_dict(), "ema": ema.state, "optimizer": optimizer_state(optimizer)}
     write(run, step, files, {"network": asdict(network.config), **meta})
-    for old in sorted(run.glob("step_*"))[: -max(1, keep)]:
-        shutil.rmtree(old)
+    keep_newest(run, keep)
 
 
 def save_weights(run: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -77,6 +77,12 @@ def write(run: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], meta:
     os.replace(draft, target)
 
 
+def keep_newest(run: Path, keep: int) -> None:
+    """Remove all checkpoints but the `keep` newest."""
+    for old in sorted(run.glob("step_*"))[: -max(1, keep)]:
+        shutil.rmtree(old)
+
+
 def tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors that share no memory, as safetensors wants them."""
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
@@ -92,11 +98,21 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_state`, for AdamW."""
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            keys = {key: f"{name}.{key}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in state}
+            moments = {key: state[full].to(parameter.device) for key, full in keys.items() if key != "step"}
+            counts = {key: state[full] for key, full in keys.items() if key == "step"}  # AdamW counts on the CPU
+            optimizer.state[parameter] = counts | moments
+
+
 def latest(run: Path) -> Path:
     """The newest checkpoint of a run. Raises FileNotFoundError if it has none."""
     found = sorted(p for p in run.glob("step_*") if (p / "meta.json").is_file())
     if not found:
-        raise FileNotFoundError(f"{run} holds no checkpoint; expected a run directory of perception.train")
+        raise FileNotFoundError(f"{run} holds no checkpoint; expected a run directory of perception.train or perception.pretrain")
     return found[-1]
 
 
@@ -139,13 +155,7 @@ def resume(run: Path, network: Network, ema: Ema, optimizer: torch.optim.Optimiz
     network.load_state_dict(load_file(checkpoint / "network.safetensors"))
     average = load_file(checkpoint / "ema.safetensors")
     ema.state = {name: average[name].to(old.device) for name, old in ema.state.items()}
-    state = load_file(checkpoint / "optimizer.safetensors")
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            keys = {key: f"{name}.{key}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in state}
-            moments = {key: state[full].to(parameter.device) for key, full in keys.items() if key != "step"}
-            counts = {key: state[full] for key, full in keys.items() if key == "step"}  # AdamW counts on the CPU
-            optimizer.state[parameter] = counts | moments
+    restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
     return meta
 
 
@@ -164,6 +174,11 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **fitting})
     return sorted(own.keys() - fitting.keys())
+
+
+def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the dataclasses have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def revision() -> str:

@@ -24,7 +24,7 @@ from perception.training.evaluation import evaluate_network
 from perception.training.losses import box_loss, mask_loss, ruled_out_by_masks
 from perception.training.optim import Ema, learning_rate, parameter_groups
 
-__all__ = ["LoopConfig", "train"]
+__all__ = ["LoopConfig", "precision_for", "record", "train"]
 
 CLASS_WEIGHTS = {"lane marking": 3.0}  # thin and rare; every other class weighs 1
 SCENE_OF_BOX = [SCENE_CLASSES.index({"pedestrian": "person"}.get(name, name)) for name in BOX_CLASSES]
@@ -195,7 +195,7 @@ def train(
                 checkpoint.save(run, done, network, ema, optimizer, {**meta, "balance": balance.to_json()}, config.keep)
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                 best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
-                log.record({"step": done, "evaluation": best})
+                record(run, {"step": done, "evaluation": best})
                 for name, value in flatten(best).items():
                     board.add_scalar(f"val/{name}", value, done)
                 network.train()
@@ -249,7 +249,7 @@ class Log:
     """metrics.jsonl and TensorBoard: mean loss a task, and a task and dataset, since the last line."""
 
     def __init__(self, run: Path, names: list[str]) -> None:
-        self.path, self.names = run / "metrics.jsonl", names
+        self.run, self.names = run, names
         self.clear()
 
     def clear(self) -> None:
@@ -272,7 +272,7 @@ class Log:
         means |= {"images_per_second": self.images / (time.perf_counter() - self.since), "lr": lr, **more}
         for name, value in means.items():
             board.add_scalar(name, value, step)
-        self.record({"step": step, **{name: round(value, 5) for name, value in means.items()}})
+        record(self.run, {"step": step, **{name: round(value, 5) for name, value in means.items()}})
         self.clear()
         return {
             name[5:]: f"{value:.2f}"
@@ -280,7 +280,8 @@ class Log:
             if name.startswith("loss/") and name.count("/") == 1
         }
 
-    def record(self, entry: dict[str, Any]) -> None:
-        """Append one line of JSON."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+
+def record(run: Path, entry: dict[str, Any]) -> None:
+    """Append one line of JSON to RUN/metrics.jsonl."""
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,136 @@
+"""Pretrain a Vision Transformer on frames without labels: folders of images, and video files.
+
+python -m perception.pretrain --method distil --images DIR VIDEO.mp4 --distil.teachers vit_small_patch14_dinov2.lvd142m --out RUN
+python -m perception.pretrain --out RUN --resume
+python -m perception.train --init RUN/encoder.safetensors ...
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import torch
+
+from perception.cli import run
+from perception.network.tokens import Tokens
+from perception.pretraining.collection import collect
+from perception.pretraining.colour import Colour, ColourConfig
+from perception.pretraining.distil import Distil, DistilConfig
+from perception.pretraining.loop import PretrainLoop, pretrain
+from perception.pretraining.mae import Mae, MaeConfig
+from perception.pretraining.method import Method
+from perception.pretraining.views import ViewConfig, ViewStream
+from perception.training import checkpoint
+
+__all__ = ["PretrainConfig", "main"]
+
+FRAMES = "frames.txt"  # in the run: the files that it learns from, in order
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretrain a Vision Transformer without labels."""
+
+    method: Literal["distil", "mae", "colour"] = "distil"
+    """distil: what trained networks see; mae: fill in what is hidden; colour: tell colours from lightness."""
+    images: tuple[str, ...] = ()
+    """Folders (with all that is in them), image files and video files, without labels."""
+    out: Path
+    """Run directory: checkpoints, metrics.jsonl, TensorBoard, pictures.png, and at the end encoder.safetensors."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out, with the options that it was started with."""
+    init: str | None = None
+    """Start from a timm state dict (.safetensors, .pth), such as another run's encoder.safetensors."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights, from the hub."""
+    vit: str = "vit_tiny_patch16_224"
+    """Any plain Vision Transformer of timm."""
+    hw: tuple[int, int] = (256, 448)
+    """Input height and width, multiples of the patch."""
+    every_s: float = 0.5
+    """Seconds between the frames that are taken out of a video; the first of a new scene is always taken."""
+    threads: int = 0
+    """CPU threads of the network; 0 = one a core."""
+    loop: PretrainLoop = field(default_factory=PretrainLoop)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
+    mae: MaeConfig = field(default_factory=MaeConfig)
+    colour: ColourConfig = field(default_factory=ColourConfig)
+    json: str | None = None
+    """Write the final summary as one line of JSON to this file, or - for the last line of standard output."""
+
+
+def method_for(config: PretrainConfig, tokens: Tokens, files: list[Path]) -> Method:
+    """The method that the options ask for, around an encoder."""
+    if config.method == "mae":
+        return Mae(tokens, config.mae)
+    if config.method == "colour":
+        return Colour(tokens, config.colour, files)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Distil(tokens, config.distil, files, config.distil.cache or config.out / "teachers", device)
+
+
+def saved_options(config: PretrainConfig) -> PretrainConfig:
+    """The options in RUN/config.json, to go on with. Raises FileNotFoundError if there is no run."""
+    checkpoint.latest(config.out)
+    saved = checkpoint.with_tuples(json.loads((config.out / "config.json").read_text()))
+    parts = {"loop": PretrainLoop, "views": ViewConfig, "distil": DistilConfig, "mae": MaeConfig, "colour": ColourConfig}
+    saved |= {name: kind(**checkpoint.with_tuples(saved[name])) for name, kind in parts.items()}
+    return PretrainConfig(**saved | {"out": config.out, "resume": True, "json": config.json})
+
+
+def frames_of(config: PretrainConfig) -> list[Path]:
+    """The files to learn from: searched once, and then read from the run, so that their order stays."""
+    listed = config.out / FRAMES
+    if config.resume:
+        return [Path(line) for line in listed.read_text().splitlines()]
+    found = collect(config.images, config.hw, config.out / "frames", config.every_s)
+    for line in found.lines(config.hw):
+        print(line, flush=True)
+    listed.write_text("".join(f"{path.resolve()}\n" for path in found.files))
+    return found.files
+
+
+def body(config: PretrainConfig) -> dict[str, Any]:
+    """Check the options, build what they ask for, and train it."""
+    if config.resume:
+        config = saved_options(config)
+    elif any(config.out.glob("step_*")):
+        raise ValueError(f"{config.out} already holds a run; add --resume to go on with it, or choose another --out")
+    elif not config.images:
+        raise ValueError("--images: name at least one folder of images or video file")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(config.loop.seed)
+
+    tokens = Tokens(config.vit, config.hw, config.pretrained and not config.resume)
+    if config.init is not None and not config.resume:
+        tokens.load_timm(config.init)
+    config.out.mkdir(parents=True, exist_ok=True)
+    files = frames_of(config)
+    method = method_for(config, tokens, files)
+    if not config.resume:
+        (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+    # Colourisation must see true colours.
+    views = config.views if config.method != "colour" else ViewConfig(**asdict(config.views) | {"magnitude": 0.0})
+    total = config.loop.steps * config.loop.batch_size
+    stream = ViewStream(files, config.hw, views, total, config.loop.seed)
+    about = {"method": config.method, "vit": config.vit, "hw": config.hw, "revision": checkpoint.revision()}
+    encoder = pretrain(method, stream, config.out, config.loop, about)
+    print(f"encoder: {encoder}; go on with perception.train --init {encoder}")
+    return {"run": str(config.out), "method": config.method, "frames": len(files), "encoder": str(encoder)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, pretrain, and return the exit code."""
+    return run(PretrainConfig, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining of a plain Vision Transformer on frames without labels."""

@@ -1,0 +1,146 @@
+"""The pretraining loop, in its order: schedule, losses, backward, clip, step, log, pictures, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from perception.pretraining.method import Method, Picture
+from perception.pretraining.views import ViewStream, batches
+from perception.training import checkpoint
+from perception.training.loop import precision_for, record
+from perception.training.optim import learning_rate, parameter_groups
+
+__all__ = ["ENCODER", "PretrainLoop", "pretrain", "sheet"]
+
+ENCODER = "encoder.safetensors"  # in the run directory, when it is done: timm's state dict
+SHOWN = 6  # views in the pictures
+TITLE_PX = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainLoop:
+    """How an encoder is pretrained."""
+
+    steps: int = 10_000  # optimiser steps
+    batch_size: int = 32
+    lr: float = 1e-3  # peak learning rate
+    weight_decay: float = 0.05
+    warmup: int = 200  # steps
+    clip: float = 3.0  # largest gradient norm
+    log_every: int = 20  # steps
+    picture_every: int = 500  # steps; 0 = only at the end
+    save_every: int = 200  # steps
+    workers: int = 1  # processes that read frames
+    precision: str = "auto"  # auto, fp32 or bf16
+    seed: int = 0
+
+
+def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop, about: Mapping[str, Any]) -> Path:
+    """Train `method` up to `config.steps`, from the checkpoint in `run` if there is one. Returns the encoder's file."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype, reason = precision_for(config.precision, device)
+    print(f"device: {device}, {str(dtype).removeprefix('torch.')}: {reason}")
+    method.to(device)
+    method.tokens.fuse_attention(device.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        parameter_groups(method, config.lr, config.weight_decay, 1.0, 1.0),  # type: ignore[arg-type]
+        betas=(0.9, 0.98),
+    )
+    start = resume(run, method, optimizer) if any(run.glob("step_*")) else 0
+    meta = {**about, "loop": asdict(config)}
+    board = SummaryWriter(str(run))
+    shown = None
+    bar = tqdm(
+        batches(stream, config.batch_size, start, config.workers),
+        total=config.steps, initial=start, desc="pretrain", unit="step", disable=None,
+    )  # fmt: skip
+    method.train()
+    sums: dict[str, float] = {}
+    since = time.perf_counter()
+    for step, views in enumerate(bar, start):
+        views = views.to(device)
+        shown = views
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * learning_rate(step, config.steps, config.warmup)
+        draw = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            parts = method.losses(views, draw)
+        loss = torch.stack(list(parts.values())).sum()
+        if not torch.isfinite(loss):
+            raise ValueError(f"step {step}: the loss is {loss.item()}; lower --loop.lr (now {config.lr}) and --resume")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(method.parameters(), config.clip)
+        optimizer.step()
+
+        done = step + 1
+        for name, value in {**parts, "gradient_norm": norm}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
+        if done % config.log_every == 0:
+            rate = config.log_every * config.batch_size / (time.perf_counter() - since)
+            line = {**sums, "images_per_second": rate, "lr": optimizer.param_groups[0]["lr"]}
+            for name, value in line.items():
+                board.add_scalar(name, value, done)
+            record(run, {"step": done, **{name: round(float(value), 6) for name, value in line.items()}})
+            bar.set_postfix({name: f"{value:.3f}" for name, value in sums.items()})
+            sums, since = {}, time.perf_counter()
+        if done == config.steps or (config.picture_every and done % config.picture_every == 0):
+            picture = picture_of(method, shown, config.seed)
+            board.add_image("pictures", picture, done, dataformats="HWC")
+            cv2.imwrite(str(run / "pictures.png"), picture[..., ::-1])
+        if done == config.steps or done % config.save_every == 0:
+            files = {"method": method.state_dict(), "optimizer": checkpoint.optimizer_state(optimizer)}
+            checkpoint.write(run, done, files, meta)
+            checkpoint.keep_newest(run, 1)
+    board.close()
+    return save_encoder(method, run / ENCODER, meta)
+
+
+def resume(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
+    """Restore the newest checkpoint; the step to go on with."""
+    found = checkpoint.latest(run)
+    step = int(checkpoint.read_meta(found)["step"])
+    method.load_state_dict(load_file(found / "method.safetensors"))
+    checkpoint.restore_optimizer(optimizer, load_file(found / "optimizer.safetensors"))
+    return step
+
+
+def save_encoder(method: Method, target: Path, meta: Mapping[str, Any]) -> Path:
+    """timm's state dict of the encoder at its default size, with what it is as the file's metadata."""
+    draft = target.with_suffix(".part")
+    about = {name: str(value) for name, value in meta.items() if name in ("method", "vit", "revision", "steps")}
+    save_file(method.tokens.timm_state(), draft, metadata=about)
+    draft.replace(target)
+    return target
+
+
+def picture_of(method: Method, views: Any, seed: int) -> np.ndarray:
+    """The method's pictures of the first views of a batch as one (H, W, 3) uint8 RGB sheet."""
+    few = type(views)(views.image[:SHOWN], views.frame[:SHOWN], views.place[:SHOWN])
+    method.eval()
+    with torch.inference_mode():
+        rows = method.pictures(few, torch.Generator().manual_seed(seed))
+    method.train()
+    return sheet(rows)
+
+
+def sheet(rows: list[Picture]) -> np.ndarray:
+    """Rows of equally large images under their titles, (H, W, 3) uint8 RGB."""
+    width = rows[0].images[0].shape[1]
+    head = np.full((TITLE_PX, width * len(rows[0].titles), 3), 24, np.uint8)
+    for column, title in enumerate(rows[0].titles):
+        place = (column * width + 4, TITLE_PX - 4)
+        cv2.putText(head, title, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (230, 230, 230), 1, cv2.LINE_AA)
+    return np.concatenate([head, *(np.concatenate(row.images, 1) for row in rows)])
