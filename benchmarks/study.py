@@ -50,12 +50,14 @@ def cached(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def figures(run: Path, data: Sequence[Path], split: str, limit: int | None, averaged: bool = True) -> dict[str, Any]:
+def figures(
+    run: Path, data: Sequence[Path], split: str, limit: int | None, averaged: bool = True, own_space: bool = False
+) -> dict[str, Any]:
     """{dataset folder's name: headline figures} of a run, kept in a file beside it."""
 
     def measure() -> dict[str, Any]:
         model = Model(checkpoint.open_run(run, averaged), SCORE_THRESHOLD)
-        select = Selection(split=split, limit=limit)
+        select = Selection(split=split, limit=limit, own_space=own_space)
         return {folder.name: headline(evaluate(model, folder, select)) for folder in data}
 
     return cached(run.with_name(f"{run.name}{'' if averaged else '_last'}_{split}.json"), measure)

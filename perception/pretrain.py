@@ -1,6 +1,6 @@
 """Pretrain a Vision Transformer on frames without labels: folders of images, and video files.
 
-python -m perception.pretrain --method distil --images DIR VIDEO.mp4 --distil.teachers vit_small_patch14_dinov2.lvd142m --out RUN
+python -m perception.pretrain --method distil --images DIR VIDEO.mp4 --distil.teachers TIMM_MODEL --out RUN
 python -m perception.pretrain --out RUN --resume
 python -m perception.train --init RUN/encoder.safetensors ...
 """
@@ -79,7 +79,13 @@ def saved_options(config: PretrainConfig) -> PretrainConfig:
     """The options in RUN/config.json, to go on with. Raises FileNotFoundError if there is no run."""
     checkpoint.latest(config.out)
     saved = checkpoint.with_tuples(json.loads((config.out / "config.json").read_text()))
-    parts = {"loop": PretrainLoop, "views": ViewConfig, "distil": DistilConfig, "mae": MaeConfig, "colour": ColourConfig}
+    parts = {
+        "loop": PretrainLoop,
+        "views": ViewConfig,
+        "distil": DistilConfig,
+        "mae": MaeConfig,
+        "colour": ColourConfig,
+    }
     saved |= {name: kind(**checkpoint.with_tuples(saved[name])) for name, kind in parts.items()}
     return PretrainConfig(**saved | {"out": config.out, "resume": True, "json": config.json})
 

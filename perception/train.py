@@ -61,6 +61,10 @@ class TrainConfig:
     """Input height and width, multiples of 32."""
     vit: str = "vit_tiny_patch16_224"
     """Any plain Vision Transformer of timm."""
+    detail: str = "tf_efficientnet_lite0"
+    """Any timm CNN with features at strides 4, 8 and 16 as the detail path; none = the Vision Transformer alone."""
+    share: float = 1.0
+    """Share of each dataset's training images that are used, drawn by the seed: what would fewer labels have given?"""
     drop_path: float = 0.0
     """Stochastic depth of the ViT."""
     threads: int = 0
@@ -73,7 +77,7 @@ class TrainConfig:
 
 def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
     """The NetworkConfig that the options and, with --own-labels, the dataset ask for."""
-    base = NetworkConfig(hw=config.hw, vit=config.vit, drop_path=config.drop_path)
+    base = NetworkConfig(hw=config.hw, vit=config.vit, detail=config.detail, drop_path=config.drop_path)
     if config.own_labels:
         labels = mixture.labels[0]
         boxes = labels.boxes.classes if labels.boxes and "boxes" in config.heads else ()
@@ -95,8 +99,9 @@ def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture)
     if whole and not config.resume:
         new = start_from(network, Path(str(config.init)), mixture)
         print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
-    if config.freeze_details != "none" and (config.pretrained or config.detail_weights or whole):
-        network.pyramid.detail.freeze(all_stages=config.freeze_details == "all")
+    detail = network.pyramid.detail
+    if detail is not None and config.freeze_details != "none" and (config.pretrained or config.detail_weights or whole):
+        detail.freeze(all_stages=config.freeze_details == "all")
     network.pyramid.tokens.freeze(config.freeze_vit)
     return network
 
@@ -132,6 +137,8 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
         raise ValueError(f"{config.out} already holds a run; add --resume to go on with it, or choose another --out")
     if not config.data:
         raise ValueError("--data: name at least one dataset in the common layout (data/<name>/prepare.py makes one)")
+    if not 0 < config.share <= 1:
+        raise ValueError(f"--share must be over 0 and up to 1, but got {config.share}")
     if config.own_labels and len(config.data) != 1:
         raise ValueError(f"--own-labels trains on one dataset, but got {len(config.data)}")
     processes.share_of(config.loop.batch_size)
@@ -143,7 +150,14 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
     folders, weights = zip(*(split_weight(entry) for entry in config.data), strict=True)
     total = config.loop.steps * config.loop.batch_size
     mixture = Mixture(
-        list(folders), list(weights), total, config.hw, config.augment, config.loop.seed, config.own_labels
+        list(folders),
+        list(weights),
+        total,
+        config.hw,
+        config.augment,
+        config.loop.seed,
+        config.own_labels,
+        config.share,
     )
     network = initial_network(config, network_for(config, mixture), mixture)
     if processes.main and not config.resume:

@@ -1,4 +1,4 @@
-"""Image -> features at strides 4, 8, 16 and 32: Vision Transformer tokens joined with a convolutional detail path.
+"""Image -> features at strides 4, 8, 16 and 32: Vision Transformer tokens, as a rule joined with a detail path.
 
 A plain ViT sees one coarse scale. The detail path (the first stages of any timm CNN) adds the fine ones, as the spatial
 prior of ViT-Adapter (arXiv:2205.08534) and the spatial tuning adapter of DEIMv2 (arXiv:2509.20787) do.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from perception.network.tokens import Normalize, Tokens, read_weights
 
-__all__ = ["ConvNorm", "DetailPath", "Pyramid", "Separable", "load_cnn"]
+__all__ = ["ConvNorm", "DetailPath", "PlainPyramid", "Pyramid", "Separable", "load_cnn"]
 
 
 class ConvNorm(nn.Sequential):
@@ -88,7 +88,7 @@ class DetailPath(nn.Module):
 
 
 def load_cnn(cnn: nn.Module, path: str | Path) -> None:
-    """Load into timm's `features_only` CNN: timm's state dict, or that of EfficientNet-PyTorch (same layers, other names).
+    """Load into timm's `features_only` CNN: timm's state dict, or EfficientNet-PyTorch's (same layers, other names).
 
     Raises ValueError if it does not fit.
     """
@@ -126,6 +126,27 @@ class Pyramid(nn.Module):
         p8 = self.refine8(self.lateral8(d8) + resize_like(p16, d8.shape[2:]))
         p4 = self.refine4(self.lateral4(d4) + resize_like(p8, d4.shape[2:]))
         return [p4, p8, p16, p32]
+
+
+class PlainPyramid(nn.Module):
+    """The same as Pyramid from the tokens alone: finer maps are deconvolved (ViTDet, arXiv:2203.16527)."""
+
+    detail = None
+
+    def __init__(self, tokens: Tokens, width: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.hw16 = (tokens.grid_hw[0] * tokens.stride // 16, tokens.grid_hw[1] * tokens.stride // 16)
+        self.join16 = ConvNorm(tokens.width, width)
+        self.refine16 = Separable(width, width)
+        self.down32 = Separable(width, width, stride=2)
+        self.up8, self.refine8 = nn.ConvTranspose2d(width, width, 2, 2), Separable(width, width)
+        self.up4, self.refine4 = nn.ConvTranspose2d(width, width, 2, 2), Separable(width, width)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        p16 = self.refine16(self.join16(resize_like(self.tokens(image), self.hw16)))
+        p8 = self.refine8(self.up8(p16))
+        return [self.refine4(self.up4(p8)), p8, p16, self.down32(p16)]
 
 
 def resize_like(x: Tensor, hw: tuple[int, int] | torch.Size) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from perception.labels import BOX_CLASSES, HEADS
 from perception.network.boxes import BoxHead, BranchName, RawBoxes, decode
-from perception.network.features import DetailPath, Pyramid
+from perception.network.features import DetailPath, PlainPyramid, Pyramid
 from perception.network.masks import MaskHead, class_map
 from perception.network.tokens import Tokens
 
@@ -34,7 +34,7 @@ class NetworkConfig:
 
     hw: tuple[int, int] = (256, 448)  # input height and width, multiples of the ViT's patch and of 32
     vit: str = "vit_tiny_patch16_224"  # any plain Vision Transformer of timm
-    detail: str = "tf_efficientnet_lite0"  # any timm CNN with features at strides 4, 8 and 16
+    detail: str = "tf_efficientnet_lite0"  # any timm CNN with features at strides 4, 8 and 16; "none": the ViT alone
     width: int = 96  # channels of the pyramid and the heads
     drop_path: float = 0.0  # stochastic depth of the ViT in training, arXiv:1603.09382
     box_classes: tuple[str, ...] = BOX_CLASSES  # empty: no box head
@@ -66,8 +66,11 @@ class Network(nn.Module):
         tokens = Tokens(config.vit, config.hw, pretrained and vit_weights is None, config.drop_path)
         if vit_weights is not None:
             tokens.load_timm(vit_weights)
-        detail = DetailPath(config.detail, pretrained and detail_weights is None, detail_weights)
-        self.pyramid = Pyramid(tokens, detail, config.width)
+        if config.detail == "none":
+            self.pyramid: Pyramid | PlainPyramid = PlainPyramid(tokens, config.width)
+        else:
+            detail = DetailPath(config.detail, pretrained and detail_weights is None, detail_weights)
+            self.pyramid = Pyramid(tokens, detail, config.width)
         self.boxes = BoxHead(config.width, len(config.box_classes), config.branch) if config.box_classes else None
         self.masks = nn.ModuleDict({name: MaskHead(config.width, len(c)) for name, c in config.heads.items()})
 

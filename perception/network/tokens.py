@@ -89,7 +89,9 @@ class Tokens(nn.Module):
 
     def timm_state(self) -> dict[str, Tensor]:
         """The state dict that stock timm loads, strictly, into this model at its own default size without a head."""
-        state = {f"patch_embed.{name}": value for name, value in self.embed.state_dict().items()} | self.vit.state_dict()
+        state = {
+            f"patch_embed.{name}": value for name, value in self.embed.state_dict().items()
+        } | self.vit.state_dict()
         default_h, default_w = self.vit.pretrained_cfg["input_size"][1:]
         grid = (default_h // self.stride, default_w // self.stride)
         fit_position_embedding(state, "pos_embed", self.grid_hw, grid, self.prefix)

@@ -44,9 +44,7 @@ class Distil(Method):
         if not config.teachers:
             raise ValueError("--distil.teachers: name at least one, such as tf_efficientnet_lite0=WEIGHTS.pth")
         self.tokens, self.cosine = tokens, config.cosine
-        self.lessons: list[Lessons] = [
-            taught(spec, files, tokens.grid_hw, cache, device) for spec in config.teachers
-        ]
+        self.lessons: list[Lessons] = [taught(spec, files, tokens.grid_hw, cache, device) for spec in config.teachers]
         self.heads = nn.ModuleList(nn.Linear(tokens.width, lesson.features.shape[1]) for lesson in self.lessons)
 
     def losses(self, views: Views, draw: torch.Generator) -> dict[str, Tensor]:

@@ -16,17 +16,16 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from perception.pretraining.method import Method, Picture
+from perception.pretraining.method import Method, sheet
 from perception.pretraining.views import ViewStream, batches
 from perception.training import checkpoint
 from perception.training.loop import precision_for, record
 from perception.training.optim import learning_rate, parameter_groups
 
-__all__ = ["ENCODER", "PretrainLoop", "pretrain", "sheet"]
+__all__ = ["ENCODER", "PretrainLoop", "pretrain"]
 
 ENCODER = "encoder.safetensors"  # in the run directory, when it is done: timm's state dict
 SHOWN = 6  # views in the pictures
-TITLE_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,13 +133,3 @@ def picture_of(method: Method, views: Any, seed: int) -> np.ndarray:
         rows = method.pictures(few, torch.Generator().manual_seed(seed))
     method.train()
     return sheet(rows)
-
-
-def sheet(rows: list[Picture]) -> np.ndarray:
-    """Rows of equally large images under their titles, (H, W, 3) uint8 RGB."""
-    width = rows[0].images[0].shape[1]
-    head = np.full((TITLE_PX, width * len(rows[0].titles), 3), 24, np.uint8)
-    for column, title in enumerate(rows[0].titles):
-        place = (column * width + 4, TITLE_PX - 4)
-        cv2.putText(head, title, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (230, 230, 230), 1, cv2.LINE_AA)
-    return np.concatenate([head, *(np.concatenate(row.images, 1) for row in rows)])

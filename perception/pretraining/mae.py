@@ -1,4 +1,4 @@
-"""Masked image completion (He et al. 2022, arXiv:2111.06377): most patches are hidden, the rest must tell what they are.
+"""Masked image completion (He et al. 2022, arXiv:2111.06377): most patches are hidden, the rest must tell them.
 
 The encoder sees the visible patches only, which is what makes it cheap; a small decoder fills the gaps, and is thrown
 away. Its targets are pixels, normalised patch by patch. Patches are hidden one by one, or in blocks (BEiT,
@@ -99,7 +99,9 @@ class Mae(Method):
         grey = torch.full_like(truth, 114.0)
         shown = torch.where(hidden[..., None], grey, truth * std + mean)
         filled = torch.where(hidden[..., None], guess, truth) * std + mean
-        both = [F.fold(rows.transpose(1, 2), hw, self.tokens.stride, stride=self.tokens.stride) for rows in (shown, filled)]
+        both = [
+            F.fold(rows.transpose(1, 2), hw, self.tokens.stride, stride=self.tokens.stride) for rows in (shown, filled)
+        ]
         return [
             Picture(("visible", "completed", "frame"), (as_image(a), as_image(b), as_image(c.float())))
             for a, b, c in zip(*both, views.image, strict=True)

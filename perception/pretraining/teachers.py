@@ -1,7 +1,7 @@
 """A trained network that teaches: its features of whole frames, computed once and kept in a file.
 
-Any timm model serves, CNN or plain ViT, of any stride and width. A frame is shown to it at the size at which its grid is
-as fine as the student's on the widest view, so the grids match whatever the strides are.
+Any timm model serves, CNN or plain ViT, of any stride and width. A frame is shown to it at the size at which its
+grid is as fine as the student's on the widest view, so the grids match whatever the strides are.
 
 Legend: F = frames, C = channels of the teacher, gh, gw = its grid of a frame, B = batch, h, w = the student's grid.
 """
@@ -137,9 +137,7 @@ def taught(spec: str, files: list[Path], grid_hw: tuple[int, int], folder: Path,
     return Lessons(name, features, first, grids, torch.tensor(index["mean"]), torch.tensor(index["std"]))
 
 
-def _write(
-    teacher: Teacher, files: list[Path], grid_hw: tuple[int, int], base: Path, device: torch.device
-) -> None:
+def _write(teacher: Teacher, files: list[Path], grid_hw: tuple[int, int], base: Path, device: torch.device) -> None:
     """Compute BASE.f16, and when it is complete BASE.json."""
     base.parent.mkdir(parents=True, exist_ok=True)
     grids, total, squares, cells = [], torch.zeros(1), torch.zeros(1), 0

@@ -23,7 +23,7 @@ from perception.training.decode import read_frame
 from perception.training.order import shuffled
 from perception.training.policy import load_policy, photometric
 
-__all__ = ["ViewConfig", "Views", "ViewStream", "batches", "stretched"]
+__all__ = ["ViewConfig", "ViewStream", "Views", "batches", "stretched"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +99,7 @@ def place_of(
 
 
 def stretched(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 BGR -> (h, w, 3) uint8 RGB that fills the model's input: no border, the aspect ratio gives way."""
+    """(H, W, 3) uint8 BGR -> (h, w, 3) uint8 RGB without a border: the aspect ratio gives way."""
     shrinks = image.shape[1] > hw[1] or image.shape[0] > hw[0]
     image = cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return tensor_from_frame(image, hw)[0]

@@ -112,7 +112,9 @@ def latest(run: Path) -> Path:
     """The newest checkpoint of a run. Raises FileNotFoundError if it has none."""
     found = sorted(p for p in run.glob("step_*") if (p / "meta.json").is_file())
     if not found:
-        raise FileNotFoundError(f"{run} holds no checkpoint; expected a run directory of perception.train or perception.pretrain")
+        raise FileNotFoundError(
+            f"{run} holds no checkpoint; expected a run directory of perception.train or perception.pretrain"
+        )
     return found[-1]
 
 

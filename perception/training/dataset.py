@@ -58,8 +58,9 @@ class Batch:
 class Mixture(Dataset[Example]):
     """The n-th training sample of a run over several datasets, each drawn in proportion to its weight.
 
-    Within a dataset every image comes once before any comes again. Raises ValueError for a dataset that can't be read,
-    a split without images, and weights that are not above 0.
+    Within a dataset every image comes once before any comes again. Only a `share` of each dataset's images is drawn:
+    another one for another seed, and a smaller one is part of a larger one. Raises ValueError for a dataset that can't
+    be read, a split without images, and weights that are not above 0.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Mixture(Dataset[Example]):
         augment: AugmentConfig,
         seed: int,
         own_labels: bool = False,
+        share: float = 1.0,
     ) -> None:
         self.folders = folders
         self.labels: list[DatasetLabels] = []
@@ -79,6 +81,9 @@ class Mixture(Dataset[Example]):
             labels, samples = read_layout(folder, "train", own_labels)
             if not samples:
                 raise ValueError(f"{folder} has no image in images/train; leave it out, or convert it again")
+            if share < 1:
+                fewer = max(1, round(share * len(samples)))
+                samples = [samples[shuffled(n, len(samples), seed, 1 << 32)] for n in range(fewer)]
             self.labels.append(labels)
             self.samples.append(Samples(samples, folder))
         self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))

@@ -1,0 +1,252 @@
+"""Does self-supervised pretraining pay? One ViT, one collection of frames, equal steps; then probes and fine-tuning.
+
+    python benchmarks/ssl_study.py --images DIR ... --data CAMVID:test IDD_LITE:val \\
+        --teacher tf_efficientnet_lite0=CNN.pth --detail-weights CNN.pth --out RUNS
+    python benchmarks/ssl_study.py --report                   the table and the plot again, from the stored results
+    python benchmarks/ssl_study.py --out RUNS ... --arms mae   one arm again
+
+Every arm starts from random weights and takes the same number of optimiser steps in pretraining; every fine-tuning run
+takes the same number too. Whatever is in RUNS is not computed again, so an interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from study import cached, figures, trained
+
+from perception.cli import run
+from perception.training.checkpoint import revision
+
+RESULT = Path(__file__).parent / "results" / "ssl_study.json"
+PLOT = Path(__file__).parent / "results" / "ssl_study.png"
+# arm -> its pretraining, in order: (method, share of the steps)
+ARMS: dict[str, tuple[tuple[str, float], ...]] = {
+    "random": (),
+    "mae": (("mae", 1.0),),
+    "colour": (("colour", 1.0),),
+    "distil": (("distil", 1.0),),
+    "mae, then distil": (("mae", 0.5), ("distil", 0.5)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SslStudyConfig:
+    """Options of benchmarks/ssl_study.py."""
+
+    report: bool = False
+    """Only print the table of the stored results, and draw the plot."""
+    images: tuple[str, ...] = ()
+    """Folders of unlabelled frames and videos."""
+    data: tuple[str, ...] = ()
+    """Datasets in the common layout with the split that is reported on, DIR:SPLIT; the first one gets all shares."""
+    teacher: str = ""
+    """NAME=WEIGHTS of the distillation."""
+    detail_weights: str = ""
+    """Weights of the detail path; left out: no runs with it."""
+    out: Path = Path("runs/ssl_study")
+    """Folder of the runs."""
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Starts that are compared."""
+    plan: tuple[str, ...] = ("0:0.1:1:none", "0:1:1:none")
+    """Fine-tuning runs, DATASET:SHARE:SEEDS:DETAIL each: number in --data, share of labels, seeds, none or detail."""
+    hw: tuple[int, int] = (192, 256)
+    """Input height and width."""
+    vit: str = "vit_tiny_patch16_224"
+    """timm's name of the Vision Transformer."""
+    pretrain_steps: int = 600
+    """Optimiser steps of pretraining, 32 views each."""
+    steps: int = 200
+    """Optimiser steps of fine-tuning, 8 images each."""
+    result: Path = RESULT
+    """Where the results are kept."""
+    json: str | None = None
+    """Write every figure as one line of JSON to this file; - is the last line of standard output."""
+
+
+def pretrained(config: SslStudyConfig, arm: str) -> tuple[Path | None, dict[str, Any]]:
+    """The encoder of an arm (None: random weights) and what it cost; made if it is not there yet."""
+    encoder: Path | None = None
+    cost: dict[str, Any] = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}
+    for method, share in ARMS[arm]:
+        steps = round(share * config.pretrain_steps)
+        folder = config.out / (method if share == 1 else f"{arm.replace(', then ', '_')}_{method}_{steps}")
+        options = ["--method", method, "--images", *config.images, "--vit", config.vit, "--hw", *map(str, config.hw)]
+        options += ["--loop.steps", str(steps), "--loop.save-every", "100", "--loop.picture-every", "300"]
+        options += ["--distil.teachers", config.teacher, "--distil.cache", str(config.out / "teachers")]
+        options += ["--init", str(encoder)] if encoder else []
+        if not (folder / "encoder.safetensors").is_file():
+            begun = any(folder.glob("step_*"))
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "log.txt").open("a") as log:
+                command = [sys.executable, "-m", "perception.pretrain", "--out", str(folder)]
+                command += ["--resume"] if begun else options
+                if subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode:
+                    raise ValueError(f"pretraining failed, see {folder / 'log.txt'}")
+        encoder = folder / "encoder.safetensors"
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rates = [line["images_per_second"] for line in lines]
+        views = steps * json.loads((folder / "config.json").read_text())["loop"]["batch_size"]
+        cost["steps"] += steps
+        cost["hours"] = round(cost["hours"] + sum(views / len(rates) / rate for rate in rates) / 3600, 3)
+        cost["images_per_second"] = round(sorted(rates)[len(rates) // 2], 1)
+    return encoder, cost
+
+
+def probed(config: SslStudyConfig, arm: str, encoder: Path | None, entry: str) -> dict[str, Any]:
+    """{probe: mIoU in percent} of an arm on a dataset."""
+    from perception import probe
+
+    folder, _, split = entry.partition(":")
+    options = probe.ProbeConfig(
+        encoder=str(encoder) if encoder else "random", data=Path(folder), split=split, vit=config.vit, hw=config.hw
+    )
+
+    config.out.mkdir(parents=True, exist_ok=True)
+
+    def measure() -> dict[str, Any]:
+        return {name: round(100 * figures["mIoU"], 2) for name, figures in probe.body(options)["probes"].items()}
+
+    return cached(config.out / f"probe_{slug(arm)}_{Path(folder).name}.json", measure)
+
+
+def finetuned(
+    config: SslStudyConfig, arm: str, encoder: Path | None, entry: str, share: float, seed: int, detail: bool
+) -> dict[str, Any]:
+    """One fine-tuning run in the dataset's own label space: {"mIoU", "cpu_hours"}. Its weights are not kept."""
+    folder, _, split = entry.partition(":")
+    name = f"{Path(folder).name}_{slug(arm)}_{share:g}_{seed}_{'detail' if detail else 'none'}"
+    path = config.out / "finetune" / name
+
+    def measure() -> dict[str, Any]:
+        before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        options = ["--data", folder, "--own-labels", "--heads", "scene", "--hw", *map(str, config.hw)]
+        options += ["--vit", config.vit, "--share", str(share), "--loop.seed", str(seed), "--loop.lr", "5e-4"]
+        options += ["--loop.warmup", "20", "--loop.ema", "0.98"] + (["--init", str(encoder)] if encoder else [])
+        options += ["--detail-weights", config.detail_weights] if detail else ["--detail", "none"]
+        trained(path, config.steps, options)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = figures(path, [Path(folder)], split, None, own_space=True)[Path(folder).name]
+        path.with_name(f"{path.name}_{split}.json").unlink()
+        shutil.rmtree(path)
+        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        miou = next(value for figure, value in found.items() if figure.endswith("mIoU"))
+        print(f"{name}: mIoU {miou:.1f} ({time.perf_counter() - begin:.0f} s)", flush=True)
+        return {"mIoU": miou, "cpu_hours": round(seconds / 3600, 3)}
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"arm": arm, "data": Path(folder).name, "split": split, "share": share, "seed": seed, "detail": detail}
+    return about | cached(path.with_suffix(".json"), measure)
+
+
+def slug(arm: str) -> str:
+    """An arm's name in file names."""
+    return arm.replace(", then ", "_").replace(" ", "_")
+
+
+def body(config: SslStudyConfig) -> dict[str, Any]:
+    """Pretrain, probe, fine-tune, store and print."""
+    if config.report:
+        return report(json.loads(config.result.read_text()))
+    if not config.images or not config.data or not config.teacher:
+        raise ValueError("name --images, --data and --teacher, or --report for the stored results")
+    if unknown := sorted(set(config.arms) - set(ARMS)):
+        raise ValueError(f"--arms: unknown arm {unknown[0]!r}; expected any of {', '.join(ARMS)}")
+    stored = json.loads(config.result.read_text()) if config.result.is_file() else {}
+    about = {"study": "ssl", "vit": config.vit, "hw": list(config.hw), "steps": config.steps, "revision": revision()}
+    stored = {**stored, **about}
+    encoders = {}
+    for arm in config.arms:
+        encoders[arm], cost = pretrained(config, arm)
+        stored.setdefault("pretraining", {})[arm] = cost
+        for entry in config.data:
+            found = probed(config, arm, encoders[arm], entry)
+            stored.setdefault("probes", {}).setdefault(entry.replace(":", " ").split("/")[-1], {})[arm] = found
+        save(config.result, stored)
+    for wanted in config.plan:
+        number, share, seeds, detail = wanted.split(":")
+        for seed in range(int(seeds)):
+            for arm in config.arms:
+                entry = config.data[int(number)]
+                row = finetuned(config, arm, encoders[arm], entry, float(share), seed, detail == "detail")
+                rows = [r for r in stored.setdefault("runs", []) if key(r) != key(row)]
+                stored["runs"] = [*rows, row]
+                save(config.result, stored)
+    return report(stored)
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes a fine-tuning run the same one."""
+    return tuple(row[name] for name in ("arm", "data", "split", "share", "seed", "detail"))
+
+
+def save(path: Path, stored: dict[str, Any]) -> None:
+    """Write the results beside their place, then rename."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(stored, indent=1))
+    draft.replace(path)
+
+
+def report(stored: dict[str, Any]) -> dict[str, Any]:
+    """Print the tables, draw the plot, and return all of it."""
+    from ssl_plot import draw, equal_labels
+
+    print("\n".join([*pretraining_table(stored), "", *finetuning_table(stored)]))
+    for line in equal_labels(stored):
+        print(line)
+    draw(stored, PLOT)
+    return stored
+
+
+def pretraining_table(stored: dict[str, Any]) -> list[str]:
+    """Markdown: a row an arm, its cost and its probes."""
+    columns = [f"{data}: {probe}" for data, arms in stored["probes"].items() for probe in next(iter(arms.values()))]
+    lines = [
+        "| init | steps | hours | images/s | " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * (3 + len(columns)),
+    ]
+    for arm, cost in stored["pretraining"].items():
+        values = [f"{value:.1f}" for arms in stored["probes"].values() for value in arms.get(arm, {}).values()]
+        lines.append(
+            f"| {arm} | {cost['steps']} | {cost['hours']:.2f} | {cost['images_per_second']:.0f} | "
+            + " | ".join(values) + " |"
+        )  # fmt: skip
+    return lines
+
+
+def finetuning_table(stored: dict[str, Any]) -> list[str]:
+    """Markdown: a row an arm; mIoU by dataset, detail path and share of the labels, mean and deviation over seeds."""
+    groups: dict[tuple[str, bool, float], dict[str, list[float]]] = {}
+    for row in stored.get("runs", []):
+        group = groups.setdefault((f"{row['data']} {row['split']}", row["detail"], row["share"]), {})
+        group.setdefault(row["arm"], []).append(row["mIoU"])
+    order = sorted(groups)
+    heads = [f"{data}, {100 * share:g} %{', detail path' if detail else ''}" for data, detail, share in order]
+    lines = ["| init | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    for arm in stored["pretraining"]:
+        cells = []
+        for group in order:
+            values = groups[group].get(arm, [])
+            spread = f" +- {stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.1f}{spread}" if values else "")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return run(SslStudyConfig, body, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

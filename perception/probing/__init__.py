@@ -1,0 +1,1 @@
+"""What can be read from the features of a frozen Vision Transformer."""
