@@ -125,7 +125,7 @@ def saved_options(config: SearchConfig) -> SearchConfig:
     if not path.is_file() or "search_seed" not in (saved := json.loads(path.read_text())):
         raise ValueError(f"{config.out} holds no search to --resume; start one with --data and --out")
     saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig.from_json(saved["augment"])
-    return SearchConfig(**train.with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
+    return SearchConfig(**checkpoint.with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
 
 
 def check(config: SearchConfig) -> None:

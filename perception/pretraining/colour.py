@@ -43,11 +43,14 @@ class ColourConfig:
 class Colour(Method):
     """Cross-entropy between the told and the true distribution of each cell's colour, weighted by its rarity."""
 
+    colours: Tensor  # (Q, 2) a and b
+    weights: Tensor  # (Q,)
+
     def __init__(self, tokens: Tokens, config: ColourConfig, files: list[Path]) -> None:
         super().__init__()
         self.tokens, self.cells = tokens, config.cells
         colours = gamut()
-        self.register_buffer("colours", torch.from_numpy(colours))  # (Q, 2) a and b
+        self.register_buffer("colours", torch.from_numpy(colours))
         prior = prior_of(files[:: max(1, len(files) // PRIOR_FRAMES)], colours)
         weights = 1.0 / ((1 - config.uniform) * prior + config.uniform / len(colours))
         self.register_buffer("weights", torch.from_numpy(weights / (weights * prior).sum()).float())  # mean 1
@@ -107,7 +110,7 @@ def lab_of(image: np.ndarray) -> np.ndarray:
 
 def gamut() -> np.ndarray:
     """(Q, 2) float32: the middles of all squares of the ab plane that some RGB colour falls into."""
-    steps = np.arange(0, 256, 5, np.uint8)
+    steps = np.arange(0, 256, 5).astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 1, 3)
     squares = np.round(lab_of(cube)[:, 0, 1:] / SQUARE)
     return (np.unique(squares, axis=0) * SQUARE).astype(np.float32)

@@ -54,7 +54,7 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
     method.to(device)
     method.tokens.fuse_attention(device.type == "cuda")
     optimizer = torch.optim.AdamW(
-        parameter_groups(method, config.lr, config.weight_decay, 1.0, 1.0),  # type: ignore[arg-type]
+        parameter_groups(method, config.lr, config.weight_decay, 1.0, 1.0),
         betas=(0.9, 0.98),
     )
     start = resume(run, method, optimizer) if any(run.glob("step_*")) else 0

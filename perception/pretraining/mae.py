@@ -42,6 +42,8 @@ class MaeConfig:
 class Mae(Method):
     """Mean squared error of the hidden patches' pixels, each patch normalised by its own mean and deviation."""
 
+    places: Tensor  # (1, N, E)
+
     def __init__(self, tokens: Tokens, config: MaeConfig) -> None:
         super().__init__()
         self.tokens, self.config = tokens, config

@@ -46,7 +46,10 @@ class Teacher(nn.Module):
             config = None
         if config is None or not timm.is_model(name.split(".")[0]):
             raise ValueError(f"--teachers: {name!r} is no model of timm; expected a name such as tf_efficientnet_lite0")
-        self.name, self.is_vit = name, name.startswith("vit_")
+        self.name, self.is_vit = (
+            name,
+            timm.model_entrypoint(name.split(".")[0]).__module__.endswith("vision_transformer"),
+        )
         self.normalize = Normalize(config.mean, config.std)
         hub = weights is None
         if self.is_vit:

@@ -32,15 +32,14 @@ def attention(tokens: Tokens, image: np.ndarray) -> Tensor:
     last: Any = tokens.vit.blocks[-1].attn
     seen: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        with torch.inference_mode():
+    with torch.inference_mode():
+        try:
             tokens(torch.from_numpy(image)[None].permute(0, 3, 1, 2).float())
-    finally:
-        hook.remove()
-    x = seen[0]
-    B, N, _ = x.shape
-    q, k, _ = last.qkv(x).reshape(B, N, 3, last.num_heads, -1).permute(2, 0, 3, 1, 4)
-    weights = ((q @ k.transpose(-2, -1)) * last.scale).softmax(-1)[0].mean(0)  # (N, N)
+        finally:
+            hook.remove()
+        B, N, _ = seen[0].shape
+        q, k, _ = last.qkv(seen[0]).reshape(B, N, 3, last.num_heads, -1).permute(2, 0, 3, 1, 4)
+        weights = ((q @ k.transpose(-2, -1)) * last.scale).softmax(-1)[0].mean(0)  # (N, N)
     prefix = tokens.vit.num_prefix_tokens
     h, w = tokens.grid_hw
     query = 0 if prefix else (h // 2) * w + w // 2

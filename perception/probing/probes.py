@@ -32,7 +32,7 @@ def linear_probe(bank: Bank, hw: tuple[int, int], seed: int = 0) -> Callable[[Te
     generator = torch.Generator().manual_seed(seed)
     layer = nn.Conv2d(bank.features.shape[1], len(bank.classes), 1)
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     steps = max(FEWEST_STEPS, EPOCHS * len(bank.features) // BATCH)
     optimizer = torch.optim.AdamW(layer.parameters(), LR, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -1,0 +1,126 @@
+"""The front door of pretraining: exact resume, weights that stock timm loads, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from perception.network.network import Network, NetworkConfig
+from perception.network.tokens import Tokens
+from perception.pretrain import main
+
+OPTIONS = ("--hw", "32", "64", "--loop.batch-size", "2", "--loop.log-every", "1", "--loop.workers", "0")
+EXACT = ("--loop.precision", "fp32", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames")
+    for seed in range(5):
+        coarse = np.random.default_rng(seed).integers(0, 255, (4, 8, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{seed}.png"), cv2.resize(coarse, (128, 64), interpolation=cv2.INTER_NEAREST))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "cnn.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), path)
+    return f"test_efficientnet={path}"
+
+
+def pretrain(method: str, frames: Path, out: Path, steps: int, teacher: str = "", *more: str) -> int:
+    taught = ("--distil.teachers", teacher) if teacher else ()
+    return main(
+        ["--method", method, "--images", str(frames), "--out", str(out), "--loop.steps", str(steps),
+         *OPTIONS, *EXACT, *taught, *more]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["distil", "mae", "colour"])
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(
+    method: str, frames: Path, teacher: str, tmp_path: Path
+) -> None:
+    teacher = teacher if method == "distil" else ""
+    assert pretrain(method, frames, tmp_path / "whole", 4, teacher, "--loop.save-every", "2") == 0
+    whole = load_file(tmp_path / "whole" / "encoder.safetensors")
+
+    # The same run, killed after step 2: its newest checkpoint is that of step 2, and nothing after it is there.
+    assert pretrain(method, frames, tmp_path / "cut", 2, teacher) == 0
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    config["loop"]["steps"] = 4
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "cut" / "encoder.safetensors").unlink()
+    # The schedule is a function of the length: let the first two steps be those of the long run.
+    first = {line["step"]: line for line in lines(tmp_path / "whole")}
+    assert first[1]["lr"] == lines(tmp_path / "cut")[0]["lr"]  # warm-up is alike
+    assert main(["--out", str(tmp_path / "cut"), "--resume"]) == 0
+    cut = load_file(tmp_path / "cut" / "encoder.safetensors")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_stock_timm_loads_the_encoder_strictly_and_train_starts_from_it(frames: Path, tmp_path: Path) -> None:
+    assert pretrain("mae", frames, tmp_path / "run", 1) == 0
+    encoder = tmp_path / "run" / "encoder.safetensors"
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    vit.load_state_dict(load_file(encoder), strict=True)
+    config = NetworkConfig(hw=(32, 64), box_classes=(), heads={"scene": ("a", "b")}, detail="none")
+    network = Network(config, vit_weights=encoder)
+    own = network.pyramid.tokens.vit.state_dict()
+    assert torch.equal(own["blocks.3.attn.qkv.weight"], load_file(encoder)["blocks.3.attn.qkv.weight"])
+    assert (tmp_path / "run" / "pictures.png").stat().st_size > 1000
+
+
+def test_weights_survive_the_way_to_timm_and_back() -> None:
+    tokens = Tokens("vit_tiny_patch16_224", (224, 224))
+    state = tokens.timm_state()
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool="")
+    vit.load_state_dict(state, strict=True)
+    image = torch.rand(1, 3, 224, 224) * 255
+    with torch.inference_mode():
+        ours = tokens.eval()(image)
+        theirs = vit.eval().forward_features(tokens.normalize(image))[:, 1:]
+    assert torch.allclose(ours.flatten(2).transpose(1, 2), theirs, atol=1e-4)
+
+
+def test_another_run_is_the_start(frames: Path, tmp_path: Path) -> None:
+    assert pretrain("mae", frames, tmp_path / "first", 1) == 0
+    first = tmp_path / "first" / "encoder.safetensors"
+    assert pretrain("colour", frames, tmp_path / "second", 1, "", "--init", str(first), "--loop.lr", "1e-9") == 0
+    a, b = load_file(first), load_file(tmp_path / "second" / "encoder.safetensors")
+    assert torch.allclose(a["blocks.0.mlp.fc1.weight"], b["blocks.0.mlp.fc1.weight"], atol=1e-5)
+
+
+def test_bad_input_gets_one_line(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    (one / "0.png").write_bytes((frames / "0.png").read_bytes())
+    for arguments, message in (
+        (["--out", str(tmp_path / "a")], "--images: name at least one folder"),
+        (["--images", str(one), "--out", str(tmp_path / "b"), "--method", "mae"], "at least 2 different frames"),
+        (["--images", str(frames), "--out", str(tmp_path / "c"), "--hw", "32", "64"], "--distil.teachers: name"),
+        (["--out", str(tmp_path / "d"), "--resume"], "holds no checkpoint"),
+        (["--images", str(frames), "--out", str(tmp_path / "e"), "--hw", "30", "64"], "not a multiple of the patch"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err.strip()
+        assert message in said and "\n" not in said
+
+
+def test_a_run_is_not_overwritten(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain("mae", frames, tmp_path / "run", 1) == 0
+    assert pretrain("mae", frames, tmp_path / "run", 1) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
