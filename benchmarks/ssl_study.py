@@ -125,7 +125,7 @@ def finetuned(
 ) -> dict[str, Any]:
     """One fine-tuning run in the dataset's own label space: {"mIoU", "cpu_hours"}. Its weights are not kept."""
     folder, _, split = entry.partition(":")
-    name = f"{Path(folder).name}_{slug(arm)}_{share:g}_{seed}_{'detail' if detail else 'none'}"
+    name = f"{Path(folder).name}_{slug(arm)}_{1000 * share:.0f}permille_{seed}_{'detail' if detail else 'none'}"
     path = config.out / "finetune" / name
 
     def measure() -> dict[str, Any]:

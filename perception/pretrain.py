@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
+import numpy as np
 import torch
 
 from perception.cli import run
@@ -21,10 +22,10 @@ from perception.network.tokens import Tokens
 from perception.pretraining.collection import collect
 from perception.pretraining.colour import Colour, ColourConfig
 from perception.pretraining.distil import Distil, DistilConfig
-from perception.pretraining.loop import PretrainLoop, pretrain
+from perception.pretraining.loop import SHOWN, PretrainLoop, picture_of, pretrain, save_picture
 from perception.pretraining.mae import Mae, MaeConfig
 from perception.pretraining.method import Method
-from perception.pretraining.views import ViewConfig, ViewStream
+from perception.pretraining.views import ViewConfig, ViewStream, batches
 from perception.training import checkpoint
 
 __all__ = ["PretrainConfig", "main"]
@@ -54,6 +55,8 @@ class PretrainConfig:
     """Input height and width, multiples of the patch."""
     every_s: float = 0.5
     """Seconds between the frames that are taken out of a video; the first of a new scene is always taken."""
+    show: tuple[str, ...] = ()
+    """Frames or videos to show when the run is done, in RUN/shown.png (mae, colour); with --resume at any time."""
     threads: int = 0
     """CPU threads of the network; 0 = one a core."""
     loop: PretrainLoop = field(default_factory=PretrainLoop)
@@ -87,7 +90,7 @@ def saved_options(config: PretrainConfig) -> PretrainConfig:
         "colour": ColourConfig,
     }
     saved |= {name: kind(**checkpoint.with_tuples(saved[name])) for name, kind in parts.items()}
-    return PretrainConfig(**saved | {"out": config.out, "resume": True, "json": config.json})
+    return PretrainConfig(**saved | {"out": config.out, "resume": True, "show": config.show, "json": config.json})
 
 
 def frames_of(config: PretrainConfig) -> list[Path]:
@@ -102,12 +105,26 @@ def frames_of(config: PretrainConfig) -> list[Path]:
     return found.files
 
 
+def shown(method: Method, config: PretrainConfig) -> Path:
+    """RUN/shown.png: what the method makes of some whole frames of --show."""
+    files = collect(config.show, config.hw, config.out / "shown", config.every_s).files
+    chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(SHOWN, len(files)))]
+    whole = ViewConfig(area=(1.0, 1.0), stretch=1.0, flip=0.0, magnitude=0.0)
+    stream = ViewStream(chosen, config.hw, whole, len(chosen), config.loop.seed)
+    views = next(iter(batches(stream, len(chosen), 0, 0)))
+    target = config.out / "shown.png"
+    save_picture(picture_of(method, views, config.loop.seed), target)
+    return target
+
+
 def body(config: PretrainConfig) -> dict[str, Any]:
     """Check the options, build what they ask for, and train it."""
     if config.resume:
         config = saved_options(config)
     elif any(config.out.glob("step_*")):
         raise ValueError(f"{config.out} already holds a run; add --resume to go on with it, or choose another --out")
+    elif config.show and config.method == "distil":
+        raise ValueError("--show is for mae and colour; perception.probe shows the features of a distilled encoder")
     elif not config.images:
         raise ValueError("--images: name at least one folder of images or video file")
     if config.threads:
@@ -129,6 +146,8 @@ def body(config: PretrainConfig) -> dict[str, Any]:
     stream = ViewStream(files, config.hw, views, total, config.loop.seed)
     about = {"method": config.method, "vit": config.vit, "hw": config.hw, "revision": checkpoint.revision()}
     encoder = pretrain(method, stream, config.out, config.loop, about)
+    if config.show:
+        print(f"wrote {shown(method, config)}")
     print(f"encoder: {encoder}; go on with perception.train --init {encoder}")
     return {"run": str(config.out), "method": config.method, "frames": len(files), "encoder": str(encoder)}
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import torch
 import tyro
 
 from perception.cli import run
 from perception.evaluation.figures import Selection, evaluate
-from perception.imagefile import encode_image, read_image
+from perception.imagefile import read_image
 from perception.layout import read_layout
 from perception.model import Model
 from perception.network.tokens import Tokens
+from perception.pretraining.loop import save_picture
 from perception.pretraining.method import Picture, sheet
 from perception.pretraining.pca import pca_images
 from perception.probing.attention import attention_image
@@ -92,7 +92,7 @@ def body(config: ProbeConfig) -> dict[str, Any]:
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         target = config.out / "features.png"
-        target.write_bytes(encode_image(cv2.cvtColor(picture(tokens, config), cv2.COLOR_RGB2BGR), ".png"))
+        save_picture(picture(tokens, config), target)
         print(f"wrote {target}")
     about = {"encoder": config.encoder, "data": config.data.name, "split": config.split, "hw": list(config.hw)}
     return {**about, "probes": found}

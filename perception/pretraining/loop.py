@@ -16,13 +16,14 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from perception.imagefile import encode_image
 from perception.pretraining.method import Method, sheet
 from perception.pretraining.views import ViewStream, batches
 from perception.training import checkpoint
 from perception.training.loop import precision_for, record
 from perception.training.optim import learning_rate, parameter_groups
 
-__all__ = ["ENCODER", "PretrainLoop", "pretrain"]
+__all__ = ["ENCODER", "SHOWN", "PretrainLoop", "picture_of", "pretrain", "save_picture"]
 
 ENCODER = "encoder.safetensors"  # in the run directory, when it is done: timm's state dict
 SHOWN = 6  # views in the pictures
@@ -98,7 +99,7 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
         if done == config.steps or (config.picture_every and done % config.picture_every == 0):
             picture = picture_of(method, shown, config.seed)
             board.add_image("pictures", picture, done, dataformats="HWC")
-            cv2.imwrite(str(run / "pictures.png"), picture[..., ::-1])
+            save_picture(picture, run / "pictures.png")
         if done == config.steps or done % config.save_every == 0:
             files = {"method": method.state_dict(), "optimizer": checkpoint.optimizer_state(optimizer)}
             checkpoint.write(run, done, files, meta)
@@ -123,6 +124,11 @@ def save_encoder(method: Method, target: Path, meta: Mapping[str, Any]) -> Path:
     save_file(method.tokens.timm_state(), draft, metadata=about)
     draft.replace(target)
     return target
+
+
+def save_picture(picture: np.ndarray, target: Path) -> None:
+    """(H, W, 3) uint8 RGB -> a PNG file."""
+    target.write_bytes(encode_image(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), ".png"))
 
 
 def picture_of(method: Method, views: Any, seed: int) -> np.ndarray:
