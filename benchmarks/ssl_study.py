@@ -12,6 +12,7 @@ takes the same number too. Whatever is in RUNS is not computed again, so an inte
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {
     "colour": (("colour", 1.0),),
     "distil": (("distil", 1.0),),
     "mae, then distil": (("mae", 0.5), ("distil", 0.5)),
+    "distil, 3.3 x longer": (("distil", 1.0), ("distil", 7 / 3)),
 }
 
 
@@ -66,8 +68,10 @@ class SslStudyConfig:
     """timm's name of the Vision Transformer."""
     pretrain_steps: int = 600
     """Optimiser steps of pretraining, 32 views each."""
-    steps: int = 200
+    steps: int = 300
     """Optimiser steps of fine-tuning, 8 images each."""
+    lr: float = 1e-3
+    """Peak learning rate of fine-tuning."""
     result: Path = RESULT
     """Where the results are kept."""
     json: str | None = None
@@ -80,7 +84,7 @@ def pretrained(config: SslStudyConfig, arm: str) -> tuple[Path | None, dict[str,
     cost: dict[str, Any] = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}
     for method, share in ARMS[arm]:
         steps = round(share * config.pretrain_steps)
-        folder = config.out / (method if share == 1 else f"{arm.replace(', then ', '_')}_{method}_{steps}")
+        folder = config.out / (method if share == 1 else f"{slug(arm)}_{method}_{steps}")
         options = ["--method", method, "--images", *config.images, "--vit", config.vit, "--hw", *map(str, config.hw)]
         options += ["--loop.steps", str(steps), "--loop.save-every", "100", "--loop.picture-every", "300"]
         options += ["--distil.teachers", config.teacher, "--distil.cache", str(config.out / "teachers")]
@@ -131,7 +135,7 @@ def finetuned(
     def measure() -> dict[str, Any]:
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         options = ["--data", folder, "--own-labels", "--heads", "scene", "--hw", *map(str, config.hw)]
-        options += ["--vit", config.vit, "--share", str(share), "--loop.seed", str(seed), "--loop.lr", "5e-4"]
+        options += ["--vit", config.vit, "--share", str(share), "--loop.seed", str(seed), "--loop.lr", str(config.lr)]
         options += ["--loop.warmup", "20", "--loop.ema", "0.98"] + (["--init", str(encoder)] if encoder else [])
         options += ["--detail-weights", config.detail_weights] if detail else ["--detail", "none"]
         trained(path, config.steps, options)
@@ -151,7 +155,7 @@ def finetuned(
 
 def slug(arm: str) -> str:
     """An arm's name in file names."""
-    return arm.replace(", then ", "_").replace(" ", "_")
+    return re.sub(r"\W+", "_", arm)
 
 
 def body(config: SslStudyConfig) -> dict[str, Any]:
@@ -163,7 +167,14 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
     if unknown := sorted(set(config.arms) - set(ARMS)):
         raise ValueError(f"--arms: unknown arm {unknown[0]!r}; expected any of {', '.join(ARMS)}")
     stored = json.loads(config.result.read_text()) if config.result.is_file() else {}
-    about = {"study": "ssl", "vit": config.vit, "hw": list(config.hw), "steps": config.steps, "revision": revision()}
+    about = {
+        "study": "ssl",
+        "vit": config.vit,
+        "hw": list(config.hw),
+        "steps": config.steps,
+        "lr": config.lr,
+        "revision": revision(),
+    }
     stored = {**stored, **about}
     encoders = {}
     for arm in config.arms:

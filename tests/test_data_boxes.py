@@ -221,3 +221,17 @@ def test_cits_signs(tmp_path, capsys):
     }
     labels = read_layout(out, "val")[0].boxes
     assert not labels.exhaustive and all(members == {"traffic sign"} for members in labels.sets.values())
+
+
+def test_a_train_image_that_is_in_val_too_is_left_out(tmp_path):
+    source = tmp_path / "source"
+    (source / "JPEGImages").mkdir(parents=True)
+    (source / "Annotations").mkdir()
+    for number in range(5):  # the fifth is val, and the second shows the same under another name
+        rng = np.random.default_rng(4 if number == 1 else number)
+        coarse = cv2.resize(rng.integers(0, 255, (6, 9, 3), np.uint8), (90, 60), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(source / "JPEGImages" / f"{number}.jpg"), coarse, [cv2.IMWRITE_JPEG_QUALITY, 90 - number])
+        (source / "Annotations" / f"{number}.xml").write_text("<annotation></annotation>")
+    assert voc.main(["--set", "dawn", str(source), str(tmp_path / "out")]) == 0
+    assert sorted(p.stem for p in (tmp_path / "out" / "images" / "train").iterdir()) == ["0", "2", "3"]
+    assert [p.stem for p in (tmp_path / "out" / "images" / "val").iterdir()] == ["4"]

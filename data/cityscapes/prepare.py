@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from perception.cli import run
+from perception.imagefile import read_ids as read_png
 from perception.labels import IGNORE, SCENE_CLASSES, BoxLabels, DatasetLabels
 from perception.layout import LayoutWriter, Report
 from perception.prepare import (
@@ -118,8 +119,11 @@ def box_from_polygon(polygon: Any) -> list[float]:
 
 def boxes_from_instances(path: Path, report: Report) -> dict[str, Any]:
     """The same from a 16-bit *_instanceIds.png: label id * 1000 + number, or the plain label id of a group."""
-    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if ids is None or ids.ndim != 2:
+    try:
+        ids = read_png(path)
+    except (ValueError, OSError):
+        ids = np.zeros(0, np.uint16)
+    if ids.ndim != 2:
         report.problem("missing or broken instance ids, image has no boxes", path.name)
         return {}
     boxes, categories = [], []

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from perception.cli import run
+from perception.imagefile import read_image
 from perception.labels import IGNORE, DatasetLabels
 from perception.layout import Report
 from perception.prepare import PrepareConfig, images_in, mask_labels, progress
@@ -45,8 +45,9 @@ LABELS = DatasetLabels(
 
 def read_colours(path: Path, report: Report) -> np.ndarray | None:
     """A colour mask as (H, W) uint8 label ids; colours that are nobody's become 255, counted; None if unreadable."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if image is None:
+    try:
+        image = read_image(path)
+    except (ValueError, OSError):
         report.problem("missing or unreadable mask, sample skipped", str(path))
         return None
     blue, green, red = (image[..., channel].astype(np.int32) for channel in range(3))

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 
 from perception.cli import run
+from perception.imagefile import read_image
 from perception.labels import BOX_CLASSES, BoxLabels
 from perception.layout import read_layout
 from perception.prepare import PrepareConfig, progress, read_mask
@@ -109,11 +110,12 @@ def prepare(config: PseudoConfig) -> dict[str, Any]:
     labels = replace(labels, boxes=BoxLabels(sets, EXHAUSTIVE))
     with config.writer(labels) as writer:
         for sample in progress(samples):
-            image = cv2.imread(str(sample.image), cv2.IMREAD_COLOR)
-            if image is None:
-                writer.report.problem("unreadable image, skipped", str(sample.image))
+            try:
+                image = read_image(sample.image)
+            except ValueError as error:
+                writer.report.problem("unreadable image, skipped", str(error))
                 continue
-            boxes, scores, classes = detect(np.asarray(image), config.suspect)
+            boxes, scores, classes = detect(image, config.suspect)
             sure = scores >= config.keep
             names = [COCO[int(index)][0] for index in classes[sure]]
             by_folder = {labels.masks[head].folder: path for head, path in sample.masks.items()}

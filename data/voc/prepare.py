@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
+
 from perception.cli import run
+from perception.imagefile import decode_image
+from perception.inspection.likeness import fingerprint, near_pairs
 from perception.labels import DatasetLabels
 from perception.layout import LayoutWriter
 from perception.prepare import PrepareConfig, box_labels, images_in, number, progress
@@ -98,10 +102,29 @@ def add_annotated(writer: LayoutWriter, split: str, image: Path, annotation: Pat
     )
 
 
+def seen_in_val(files: Mapping[str, Path], splits: Mapping[str, str]) -> set[str]:
+    """The train images that are the same as an image of val, or nearly so; images of one colour say nothing."""
+    stems, prints = [], []
+    for stem, path in sorted(files.items()):
+        content = path.read_bytes() if path.is_file() else b""
+        grey = decode_image(content, cv2.IMREAD_REDUCED_GRAYSCALE_2)
+        look = None if grey is None else fingerprint(content, grey)
+        if look is not None and not look.flat:
+            stems.append(stem)
+            prints.append(look)
+    out = set()
+    for pair in near_pairs(prints):
+        first, second = stems[pair.first], stems[pair.second]
+        if splits[first] != splits[second]:
+            out.add(first if splits[first] == "train" else second)
+    return out
+
+
 def prepare(config: VocConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values.
 
-    CARLA keeps its own train and test (as val), which are different towns. Of the others every fifth by name is val.
+    CARLA keeps its own train and test (as val), two different towns. Of the others every fifth by name is val, and
+    a train image that looks like one of val is left out: web photos come under several names.
     """
     parts = {"train": "train", "test": "val"} if config.set == "carla" else {".": None}
     with config.writer(SETS[config.set]) as writer:
@@ -112,8 +135,13 @@ def prepare(config: VocConfig) -> dict[str, Any]:
                 path.stem: path for path in images_in(folder)
             }  # an annotation may name its image with another suffix
             stems = sorted({*files, *(path.stem for path in annotations.glob("*.xml"))})
-            for number_by_name, stem in enumerate(progress(stems)):
-                split = own_split or ("val" if number_by_name % 5 == 4 else "train")
+            splits = {stem: own_split or ("val" if n % 5 == 4 else "train") for n, stem in enumerate(stems)}
+            leaked = set() if own_split else seen_in_val(files, splits)
+            for stem in progress(stems):
+                if stem in leaked:
+                    writer.report.problem("train image that is in val too, left out", stem)
+                    continue
+                split = splits[stem]
                 add_annotated(writer, split, files.get(stem, folder / stem), annotations / f"{stem}.xml")
     return writer.report.to_json()
 
