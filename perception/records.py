@@ -16,7 +16,10 @@ Every other line is one frame, in the pixels of that frame:
      "tracks": [{"id": 7, "xyxy": [...], "score": 0.9, "class": "car", "class_id": 2, "age_s": 1.2, "unseen_s": 0.0,
                  "velocity_xy": [vx, vy]}, ...],                                        pixels per second
      "areas": {"scene": {"road": 0.41, ...}, ...},      share of the pixels by head and class; absent = none
-     "timings_ms": {"inference": 12.3, ...}}
+     "timings_ms": {"inference": 12.3, ...}}           by stage; "age" = from capture to result
+
+A frame that was dropped, because the model was busy, has "inferred": false, no boxes and areas, and its tracks where
+they are expected. Other lines do not have the key.
 """
 
 from __future__ import annotations
@@ -119,6 +122,7 @@ class RecordWriter(_Output):
         super().__init__(path)
         self.model, self.source = model, source
         self._headed = False
+        self._names: Sequence[str] = ()
         try:
             self._file = self.path.open("w", encoding="ascii", newline="\n")
         except OSError as error:
@@ -146,16 +150,7 @@ class RecordWriter(_Output):
                     result.boxes.tolist(), result.scores.tolist(), result.classes.tolist(), strict=True
                 )
             ],
-            "tracks": [
-                {
-                    "id": track.id,
-                    **_thing(track.box, track.score, track.class_id, result.box_names),
-                    "age_s": round(track.age_s, 3),
-                    "unseen_s": round(track.unseen_s, 3),
-                    "velocity_xy": _rounded(track.velocity_xy, 1),
-                }
-                for track in tracks
-            ],
+            "tracks": [_track(track, result.box_names) for track in tracks],
             "areas": {
                 head: _areas(class_map, result.map_names.get(head, ())) for head, class_map in result.class_maps.items()
             },
@@ -169,7 +164,15 @@ class RecordWriter(_Output):
                 "expected finite ones; check the model"
             ) from None
         self._head(result.box_names, result.map_names, self.source or frame.source)
+        self._names = result.box_names
         self._put(line)
+
+    def skipped(self, frame_id: int, timestamp_s: float, hw: tuple[int, int], tracks: Sequence[Track]) -> None:
+        """Add a frame that was dropped, with its tracks where they are expected. Comes after the first `write`."""
+        self._require_open()
+        rows = [_track(track, self._names) for track in tracks]
+        record = {"frame": frame_id, "timestamp_s": round(timestamp_s, 6), "hw": hw, "inferred": False, "boxes": []}
+        self._put(_line({**record, "tracks": rows, "areas": {}, "timings_ms": {}}))
 
     def close(self) -> None:
         """Complete the file. More than once does no harm. Raises OSError if the rest can not be written."""
@@ -350,6 +353,16 @@ def _thing(box: Sequence[float], score: float, class_id: int, names: Sequence[st
         "score": round(float(score), 4),
         "class": _name(int(class_id), names),
         "class_id": int(class_id),
+    }
+
+
+def _track(track: Track, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": track.id,
+        **_thing(track.box, track.score, track.class_id, names),
+        "age_s": round(track.age_s, 3),
+        "unseen_s": round(track.unseen_s, 3),
+        "velocity_xy": _rounded(track.velocity_xy, 1),
     }
 
 

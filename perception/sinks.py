@@ -49,7 +49,7 @@ class Sink:
         raise NotImplementedError
 
     def skipped(self, frame_id: int, timestamp_s: float, hw: tuple[int, int], tracks: Sequence[Track]) -> None:
-        """A frame that was dropped, with its tracks where they are expected; comes before the next frame that was not."""
+        """A frame that was dropped, and its tracks where they are expected; comes before the next one that was not."""
 
     def close(self) -> None:
         """Complete what was written. More than once does no harm. Raises OSError if that is not possible."""
@@ -105,7 +105,7 @@ class OverlayVideo(Sink):
 
 
 def open_sinks(out: Path, *, model: str, source: str, fps: float, first: Frame, video: bool) -> list[Sink]:
-    """The sinks of a run whose first frame is `first`. Where one can not be opened, those before it are removed again."""
+    """The sinks of a run whose first frame is `first`. If one can not be opened, those before it are removed again."""
     sinks: list[Sink] = []
     try:
         sinks.append(Records(out / "records.jsonl", model, source))
@@ -131,7 +131,7 @@ def close_sinks(sinks: Sequence[Sink], failed: bool = False) -> None:
             sink.close()
         except OSError as error:
             errors.append(error)
-    for error in errors if failed else errors[1:]:
-        log.warning("%s", error)
+    for late in errors if failed else errors[1:]:
+        log.warning("%s", late)
     if errors and not failed:
         raise errors[0]
