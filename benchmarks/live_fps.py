@@ -6,8 +6,9 @@ Four parts take turns in rounds within one process, so that a machine that slows
 of each round still hold: (model) the engine on tensors that are ready; (records) perception.live without video;
 (video) perception.live with it; (one thread) the same stages with video, one after the other. A part is timed with a
 monotonic clock over all its frames, from before the first one is read until the files are complete; loading the model
-and warming it up are not in it. No round is left out. The table of stages is that of the part with video in the last
-round; with overlapping stages on few cores the times of the stages contain the waits for a core.
+and warming it up are not in it. With --cameras N, (2 cameras) to (N cameras) run as many copies of the source, with
+records, a time for each frame of each camera. No round is left out. The table of stages is that of the part with video
+in the last round; with overlapping stages on few cores the times of the stages contain the waits for a core.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -55,11 +57,13 @@ class LiveFpsConfig:
     """How often the parts take turns."""
     frames: int = 100
     """Frames of each part in a round."""
+    cameras: int = 1
+    """Up to so many copies of the source are run as cameras."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "frames"):
+        for name in ("rounds", "frames", "cameras"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be 1 or more, but got {getattr(self, name)}")
 
@@ -82,11 +86,13 @@ def measure(config: LiveFpsConfig) -> dict[str, Any]:
             model.engine.run(tensors[i % len(tensors)])
         return (perf_counter() - begin) / config.frames
 
-    def loop(video: bool) -> float:
-        with tempfile.TemporaryDirectory() as folder, open_source(path) as source:
-            live = LiveConfig(source=path, out=Path(folder), video=video, max_frames=config.frames)
+    def loop(video: bool, cameras: int = 1) -> float:
+        with ExitStack() as opened:
+            folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+            sources = [opened.enter_context(open_source(path)) for _ in range(cameras)]
+            live = LiveConfig(source=(path,) * cameras, out=folder, video=video, max_frames=config.frames)
             begin = perf_counter()
-            summary = process(live, model, source, Stop())
+            summary = process(live, model, sources, Stop())
             seconds = perf_counter() - begin
         summaries["video" if video else "records"] = summary
         return seconds / summary["frames"]
@@ -97,6 +103,8 @@ def measure(config: LiveFpsConfig) -> dict[str, Any]:
         "video": lambda: loop(True),
         "one thread": lambda: one_thread(path, model, config.frames),
     }
+    for count in range(2, config.cameras + 1):
+        parts[f"{count} cameras"] = lambda count=count: loop(False, count)  # type: ignore[misc]
     ms: dict[str, list[float]] = {name: [] for name in parts}
     for round_ in range(config.rounds):
         names = list(parts)
@@ -125,7 +133,9 @@ def one_thread(path: str, model: Model, count: int) -> float:
     """Seconds a frame of the same stages, with records and video, one after the other."""
     names = model.engine.metadata.box_names
     with tempfile.TemporaryDirectory() as folder, open_source(path) as source:
-        stages = Stages(model, Tracker(box_names=names) if names else Tracker(), model.score_threshold, lambda _: {})
+        stages = Stages(
+            model, {"": Tracker(box_names=names) if names else Tracker()}, model.score_threshold, lambda _: {}
+        )
         sinks = []
         frames = 0
         begin = perf_counter()

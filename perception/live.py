@@ -1,10 +1,11 @@
-"""Run the model on a video, an image folder, a camera or a stream: overlay video, records and a summary.
+"""Run the model on videos, image folders, cameras or streams: overlay video, records and a summary.
 
-python -m perception.live [SOURCE] [--model FILE.onnx] [--out DIR]
+python -m perception.live [SOURCE ...] [--model FILE.onnx] [--out DIR]
 
 Files: every frame is processed, in order. Cameras, streams and --realtime: the newest frame wins, the others are
 counted as dropped, and tracks are carried on through them; with --no-drop every frame is processed there too, and the
-source has to wait. Without SOURCE it runs on demo footage.
+source has to wait. Without SOURCE it runs on demo footage. Several sources are cameras of one drive: one model looks
+at their frames in the order of time, each has its own tracks, and the video shows them side by side.
 
 Exit codes: 0 = the source, --max-frames, Ctrl-C or SIGTERM ended it, and all files are complete. 2 = a mistake in the
 input, or the files could not be written any more (disk full, folder gone): one line on standard error, and what was
@@ -19,7 +20,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -29,22 +30,21 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from perception.cameras import camera_names, every_of, newest_of
 from perception.cli import run
 from perception.engine import Provider
 from perception.frames import FrameSource, open_source
 from perception.livestream import GIVE_UP_S
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
-from perception.newest import Arrival, every, newest
-from perception.overlay import status_bar
+from perception.newest import Arrival
 from perception.pipeline import pipeline
 from perception.sinks import Sink, close_sinks, open_sinks
 from perception.stages import ROOM, Passage, Stages, arrived
-from perception.timings import Timings
+from perception.tally import Tally
 from perception.tracks import Tracker, TrackerConfig
 
 __all__ = ["LiveConfig", "Stop", "live", "main", "process"]
 
-STAGES = ("read", "preprocess", "inference", "postprocess", "track")  # and one for each sink
 LOOK_AFTER = 50  # frames: are the files still there?
 
 
@@ -52,8 +52,9 @@ LOOK_AFTER = 50  # frames: are the files still there?
 class LiveConfig:
     """Where the frames come from, what runs on them, and where the results go."""
 
-    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
-    """Video file, image folder, glob, camera number or rtsp/http address; left out: demo footage."""
+    source: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ()
+    """Video file, image folder, glob, camera number or rtsp/http address; several for several cameras, recordings
+    that begin at the same time; left out: demo footage."""
     model: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
     """ONNX file written by perception.export; left out: the bundled model."""
     provider: Provider = "auto"
@@ -67,7 +68,7 @@ class LiveConfig:
     give_up_s: float = GIVE_UP_S
     """A camera or stream that breaks off is opened again and again for so many seconds; 0 = it ends the run."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Stop after so many processed frames."""
+    """Stop after so many processed frames, of all cameras together."""
     video: bool = True
     """Draw and write overlay.mp4."""
     score_threshold: float = SCORE_THRESHOLD
@@ -87,38 +88,58 @@ def live(config: LiveConfig) -> dict[str, Any]:
     with _notice(f"loading and warming up {_name(config)} ..."):
         model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
-    path = config.source
-    if path is None:
+    paths = config.source
+    if not paths:
         from perception.demo import demo_source
 
         path, credit = demo_source()
+        paths = (path,)
         print(credit, flush=True)
-    with open_source(path, give_up_s=config.give_up_s) as source, _stop_on_signals() as stop:
-        stop.then = source.leave  # where the loop itself waits for a frame
-        summary = process(config, model, source, stop)
+    with ExitStack() as opened:
+        sources = [opened.enter_context(open_source(path, give_up_s=config.give_up_s)) for path in paths]
+        stop = opened.enter_context(_stop_on_signals())
+        stop.then = [source.leave for source in sources]  # where the loop itself waits for a frame
+        summary = process(config, model, sources, stop)
     print(_text(summary), flush=True)
     return summary
 
 
-def process(config: LiveConfig, model: Model, source: FrameSource, stop: Stop) -> dict[str, Any]:
+def process(
+    config: LiveConfig, model: Model, sources: Sequence[FrameSource], stop: Stop, more_sinks: Sequence[Sink] = ()
+) -> dict[str, Any]:
     """The loop: read, infer, track, and write into the sinks, all at the same time. Returns the summary."""
+    cameras = camera_names(sources)
+    title = ", ".join(source.name for source in sources)
     names = model.engine.metadata.box_names
     follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
-    tracker = Tracker(follow, names) if names else Tracker()  # a model may have class maps only
-    tally = _Tally(only_newest=(source.live or config.realtime) and not config.no_drop)
-    stages = Stages(model, tracker, config.score_threshold, lambda passage: tally.status(passage, model))
-    arrivals = (newest if tally.only_newest else every)(source, config.realtime and not source.live, stop)
+    trackers = {name: Tracker(follow, names) if names else Tracker() for name in cameras}  # it may have class maps only
+    live = any(source.live for source in sources)
+    tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop)
+    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model))
+    if tally.only_newest:
+        arrivals = newest_of(sources, cameras, lambda source: not source.live, stop)
+    else:
+        arrivals = every_of(sources, cameras, config.realtime and not live, stop)
     with closing(arrivals):
         first = next(arrivals, None)
         if first is None:
             if stop.is_set():
                 raise KeyboardInterrupt
-            raise ValueError("; ".join([f"{source.name}: no frame could be read", *source.warnings]))
+            problems = [warning for source in sources for warning in source.warnings]
+            raise ValueError("; ".join([f"{title}: no frame could be read", *problems]))
         sinks = open_sinks(
-            config.out, model=_name(config), source=source.name, fps=source.fps, first=first.frame, video=config.video
+            config.out,
+            model=_name(config),
+            source=title,
+            fps=sources[cameras.index(first.frame.camera)].fps,
+            first=first.frame,
+            video=config.video,
+            cameras=cameras,
         )
+        sinks = [*sinks, *more_sinks]
         try:
-            total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
+            counts = [source.frame_count for source in sources]
+            total = min((n for n in (sum(n or 0 for n in counts) * all(counts), config.max_frames) if n), default=None)
             coming = arrived(_limited(first, arrivals, config.max_frames))
             with (
                 closing(_passages(coming, stages, sinks, tally.only_newest)) as passages,
@@ -141,14 +162,14 @@ def process(config: LiveConfig, model: Model, source: FrameSource, stop: Stop) -
     seconds = perf_counter() - tally.started  # the files are closed: the frames that the encoder held back are in it
     stopped = stop.reason or ("max frames" if tally.frames == config.max_frames else "end of source")
     return {
-        "source": source.name,
+        "source": title,
         "model": _name(config),
         "provider": model.provider_reason,
         "mode": "newest frame" if tally.only_newest else "every frame",
         "ended": stopped,
         **tally.summary(seconds),
         "files": [str(file) for sink in sinks for file in sink.files],
-        "warnings": list(source.warnings),
+        "warnings": [warning for source in sources for warning in source.warnings],
     }
 
 
@@ -168,78 +189,11 @@ def _inferred(coming: Generator[Passage, None, None], stages: Stages) -> Generat
             yield stages.infer(stages.prepare(passage))
 
 
-class _Tally:
-    """What a run has done so far. `add` and `status` may be called from two threads."""
-
-    def __init__(self, only_newest: bool) -> None:
-        self.only_newest = only_newest
-        self.started = perf_counter()
-        self.frames = self.detections = self.objects = self.dropped = self._next_id = 0
-        self._timings: dict[str, Timings] = {name: Timings() for name in (*STAGES, "total", "age")}
-
-    def add(self, passage: Passage) -> None:
-        """Count a frame that is through."""
-        assert passage.result is not None
-        lost = passage.frame.id - self._next_id
-        assert lost == 0 or self.only_newest, f"frame {self._next_id} was lost"
-        self.dropped += lost
-        self._next_id = passage.frame.id + 1
-        spent = {**passage.spent, **passage.written}
-        spent["total"] = sum(spent.values()) - spent["age"]
-        for name, ms in spent.items():
-            self._timings.setdefault(name, Timings()).add(ms)
-        self.frames += 1
-        self.detections += len(passage.result.detections)
-        self.objects = max([self.objects, *(track.id for track in passage.tracks)])  # ids are given in order, from 1
-
-    @property
-    def fps(self) -> float:
-        return self.frames / (perf_counter() - self.started)
-
-    def status(self, passage: Passage, model: Model) -> dict[str, str]:
-        """The overlay's status bar."""
-        age = self._timings["age"]
-        return status_bar(
-            fps=self.fps,
-            p50_ms=age.percentile(50),
-            p99_ms=age.percentile(99),
-            dropped=self.dropped if self.only_newest else None,
-            provider=model.provider_reason.split(":")[0],
-            frame_id=passage.frame.id,
-            timestamp_s=passage.frame.timestamp_s,
-        )
-
-    def line(self, model: Model) -> str:
-        """The same for the terminal."""
-        age = self._timings["age"]
-        drops = f", {self.dropped} dropped" if self.only_newest else ""
-        return (
-            f"age p50 {age.percentile(50):.0f} p99 {age.percentile(99):.0f} ms{drops}, "
-            + (model.provider_reason.split(":")[0])
-        )
-
-    def summary(self, seconds: float) -> dict[str, Any]:
-        """The figures, for a run that took so long. "share" is the part of a stage in the work of all of them."""
-        stages = {name: timings for name, timings in self._timings.items() if name not in ("total", "age")}
-        work = sum(timings.summary()["mean"] for timings in stages.values()) or 1.0
-        rows = {name: {**t.summary(), "share": round(t.summary()["mean"] / work, 4)} for name, t in stages.items()}
-        return {
-            "frames": self.frames,
-            "dropped": self.dropped,
-            "seconds": round(seconds, 3),
-            "fps": round(self.frames / seconds, 2),
-            "detections": self.detections,
-            "tracks": self.objects,
-            "stages_ms": {**rows, "total": self._timings["total"].summary()},
-            "frame_age_ms": self._timings["age"].summary(),
-        }
-
-
 class Stop(threading.Event):
     """Set when the user wants an end; `reason` is the name of the signal."""
 
     reason = ""
-    then: Callable[[], None] | None = None  # called once it is set
+    then: Sequence[Callable[[], None]] = ()  # called once it is set
 
 
 @contextmanager
@@ -255,8 +209,8 @@ def _stop_on_signals() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.reason = signal.Signals(number).name
         stop.set()
-        if stop.then:
-            stop.then()
+        for call in stop.then:
+            call()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

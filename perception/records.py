@@ -19,7 +19,8 @@ Every other line is one frame, in the pixels of that frame:
      "timings_ms": {"inference": 12.3, ...}}           by stage; "age" = from capture to result
 
 A frame that was dropped, because the model was busy, has "inferred": false, no boxes and areas, and its tracks where
-they are expected. Other lines do not have the key.
+they are expected. Other lines do not have the key. With several cameras each line begins with "camera": its name, and
+"frame", "timestamp_s" and track ids count for each camera alone.
 """
 
 from __future__ import annotations
@@ -122,7 +123,6 @@ class RecordWriter(_Output):
         super().__init__(path)
         self.model, self.source = model, source
         self._headed = False
-        self._names: Sequence[str] = ()
         try:
             self._file = self.path.open("w", encoding="ascii", newline="\n")
         except OSError as error:
@@ -141,6 +141,7 @@ class RecordWriter(_Output):
         """Add one frame. `timings` are milliseconds by stage. Raises ValueError if a number is not finite."""
         self._require_open()
         record = {
+            **({"camera": frame.camera} if frame.camera else {}),
             "frame": frame.id,
             "timestamp_s": round(frame.timestamp_s, 6),
             "hw": frame.hw,
@@ -164,15 +165,29 @@ class RecordWriter(_Output):
                 "expected finite ones; check the model"
             ) from None
         self._head(result.box_names, result.map_names, self.source or frame.source)
-        self._names = result.box_names
         self._put(line)
 
-    def skipped(self, frame_id: int, timestamp_s: float, hw: tuple[int, int], tracks: Sequence[Track]) -> None:
-        """Add a frame that was dropped, with its tracks where they are expected. Comes after the first `write`."""
+    def skipped(
+        self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
+    ) -> None:
+        """Add a frame that was dropped, with its tracks where they are expected.
+
+        `following` and `result` are of the next frame that was not dropped: its size, camera and class names hold.
+        """
         self._require_open()
-        rows = [_track(track, self._names) for track in tracks]
-        record = {"frame": frame_id, "timestamp_s": round(timestamp_s, 6), "hw": hw, "inferred": False, "boxes": []}
-        self._put(_line({**record, "tracks": rows, "areas": {}, "timings_ms": {}}))
+        record = {
+            **({"camera": following.camera} if following.camera else {}),
+            "frame": frame_id,
+            "timestamp_s": round(timestamp_s, 6),
+            "hw": following.hw,
+            "inferred": False,
+            "boxes": [],
+            "tracks": [_track(track, result.box_names) for track in tracks],
+            "areas": {},
+            "timings_ms": {},
+        }
+        self._head(result.box_names, result.map_names, self.source or following.source)
+        self._put(_line(record))
 
     def close(self) -> None:
         """Complete the file. More than once does no harm. Raises OSError if the rest can not be written."""

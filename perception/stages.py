@@ -64,11 +64,11 @@ def arrived(arrivals: Iterable[Arrival]) -> Generator[Passage, None, None]:
 
 
 class Stages:
-    """The stages of one run of one source.
+    """The stages of one run.
 
     Args:
         model: boxes under `score_threshold` may come too, and continue tracks only.
-        tracker: one for each source.
+        trackers: by the name of the camera.
         score_threshold: results keep the boxes from here on.
         status: texts for the overlay, asked for when the tracks of a frame are known.
     """
@@ -76,11 +76,11 @@ class Stages:
     def __init__(
         self,
         model: Model,
-        tracker: Tracker,
+        trackers: Mapping[str, Tracker],
         score_threshold: float,
         status: Callable[[Passage], Mapping[str, str]],
     ) -> None:
-        self.model, self.tracker, self.score_threshold, self.status = model, tracker, score_threshold, status
+        self.model, self.trackers, self.score_threshold, self.status = model, trackers, score_threshold, status
         self._buffers = [model.buffer() for _ in range(ROOM + 2)]  # see pipeline.py
         self._count = 0
 
@@ -107,8 +107,9 @@ class Stages:
         passage.outputs = {}
         begin = perf_counter()
         frame = passage.frame
-        passage.lost = [(id, at, self.tracker.predicted(at)) for id, at in passage.arrival.lost]
-        passage.tracks = self.tracker.update(result.detections, frame.timestamp_s, frame.hw)
+        tracker = self.trackers[frame.camera]
+        passage.lost = [(id, at, tracker.predicted(at)) for id, at in passage.arrival.lost]
+        passage.tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
         passage.result = result.above(self.score_threshold)
         passage.spent |= {"postprocess": self.model.timings_ms["postprocess"], "track": ms_since(begin)}
         passage.spent["age"] = ms_since(passage.arrival.at)
@@ -123,7 +124,7 @@ class Stages:
             assert passage.result is not None
             begin = perf_counter()
             for frame_id, timestamp_s, tracks in passage.lost:
-                sink.skipped(frame_id, timestamp_s, passage.frame.hw, tracks)
+                sink.skipped(frame_id, timestamp_s, tracks, passage.frame, passage.result)
             sink.write(passage.frame, passage.result, passage.tracks, passage.spent, passage.status)
             passage.written[sink.name] = ms_since(begin)
             return passage

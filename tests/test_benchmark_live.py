@@ -17,10 +17,22 @@ def test_every_part_is_paired_with_the_model(
 ) -> None:
     for i in range(5):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((60, 80, 3), 40 * i, np.uint8))
-    argv = [str(tmp_path), "--model", str(tiny_model), "--provider", "cpu", "--rounds", "2", "--frames", "4"]
+    argv = [
+        str(tmp_path),
+        "--model",
+        str(tiny_model),
+        "--provider",
+        "cpu",
+        "--rounds",
+        "2",
+        "--frames",
+        "4",
+        "--cameras",
+        "2",
+    ]
     assert main([*argv, "--json", "-"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(figures["ms_a_frame"]) == {"model", "records", "video", "one thread"}
+    assert set(figures["ms_a_frame"]) == {"model", "records", "video", "one thread", "2 cameras"}
     for name, ratios in figures["ratio_to_model"].items():
         ms = zip(figures["ms_a_frame"][name], figures["ms_a_frame"]["model"], strict=True)
         assert ratios == pytest.approx([a / b for a, b in ms], rel=0.05) and len(ratios) == 2

@@ -64,7 +64,7 @@ def model_of(path: Path, seconds: float = 0.0) -> Model:
 
 
 def run(model: Model, source: FrameSource, out: Path, **options: Any) -> dict[str, Any]:
-    return process(LiveConfig(out=out, model=Path("tiny.onnx"), **options), model, source, Stop())
+    return process(LiveConfig(out=out, model=Path("tiny.onnx"), **options), model, [source], Stop())
 
 
 def readable(folder: Path) -> int:
