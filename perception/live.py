@@ -1,9 +1,16 @@
-"""Run the model on a video, an image folder, a camera or a stream: overlay video, records and a summary.
+"""Run the model on videos, image folders, cameras or streams: overlay video, records and a summary.
 
-python -m perception.live [SOURCE] [--model FILE.onnx] [--out DIR]
+python -m perception.live [SOURCE ...] [--model FILE.onnx] [--out DIR]
 
 Files: every frame is processed, in order. Cameras, streams and --realtime: the newest frame wins, the others are
-counted as dropped. Without SOURCE it runs on demo footage.
+counted as dropped, and tracks are carried on through them; with --no-drop every frame is processed there too, and the
+source has to wait. Without SOURCE it runs on demo footage. Several sources are cameras of one drive: one model looks
+at their frames in the order of time, each has its own tracks, and the video shows them side by side.
+
+Exit codes: 0 = the source, --max-frames, Ctrl-C or SIGTERM ended it, and all files are complete. 2 = a mistake in the
+input, or the files could not be written any more (disk full, folder gone): one line on standard error, and what was
+written before can be read. 130 = interrupted twice. 1 = a bug of ours, with a traceback. Killed outright (SIGKILL), the
+records have every frame that was finished, and the video all but its last second.
 """
 
 from __future__ import annotations
@@ -12,40 +19,42 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
 
+from perception.cameras import camera_names, every_of, newest_of
 from perception.cli import run
 from perception.engine import Provider
 from perception.frames import FrameSource, open_source
+from perception.livestream import GIVE_UP_S
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
-from perception.newest import newest
-from perception.overlay import draw, status_bar
-from perception.records import RecordWriter, VideoWriter
-from perception.structures import Frame, Result, Track
-from perception.timings import Timings
+from perception.newest import Arrival
+from perception.pipeline import pipeline
+from perception.sinks import Sink, close_sinks, open_sinks
+from perception.stages import ROOM, Passage, Stages, arrived
+from perception.tally import Tally
 from perception.tracks import Tracker, TrackerConfig
 
-__all__ = ["LiveConfig", "live", "main"]
+__all__ = ["LiveConfig", "Stop", "live", "main", "process"]
 
-STAGES = ("read", "preprocess", "inference", "postprocess", "track", "overlay", "write")
+LOOK_AFTER = 50  # frames: are the files still there?
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveConfig:
     """Where the frames come from, what runs on them, and where the results go."""
 
-    source: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = None
-    """Video file, image folder, glob, camera number or rtsp/http address; left out: demo footage."""
+    source: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ()
+    """Video file, image folder, glob, camera number or rtsp/http address; several for several cameras, recordings
+    that begin at the same time; left out: demo footage."""
     model: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
     """ONNX file written by perception.export; left out: the bundled model."""
     provider: Provider = "auto"
@@ -54,8 +63,12 @@ class LiveConfig:
     """Folder for overlay.mp4 and records.jsonl."""
     realtime: bool = False
     """Play a file at its own speed and keep only the newest frame, as with a camera."""
+    no_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Process every frame of a live source or with --realtime as well, however late: the reading waits."""
+    give_up_s: float = GIVE_UP_S
+    """A camera or stream that breaks off is opened again and again for so many seconds; 0 = it ends the run."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Stop after so many processed frames."""
+    """Stop after so many processed frames, of all cameras together."""
     video: bool = True
     """Draw and write overlay.mp4."""
     score_threshold: float = SCORE_THRESHOLD
@@ -72,139 +85,121 @@ def live(config: LiveConfig) -> dict[str, Any]:
         raise ValueError(f"--max-frames must be at least 1, but got {config.max_frames}")
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
-    model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
+    with _notice(f"loading and warming up {_name(config)} ..."):
+        model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
-    path = config.source
-    if path is None:
+    paths = config.source
+    if not paths:
         from perception.demo import demo_source
 
         path, credit = demo_source()
+        paths = (path,)
         print(credit, flush=True)
-    with open_source(path) as source, _stop_on_signals() as stop:
-        summary = _process(config, model, source, stop)
+    with ExitStack() as opened:
+        sources = [opened.enter_context(open_source(path, give_up_s=config.give_up_s)) for path in paths]
+        stop = opened.enter_context(_stop_on_signals())
+        stop.then = [source.leave for source in sources]  # where the loop itself waits for a frame
+        summary = process(config, model, sources, stop)
     print(_text(summary), flush=True)
     return summary
 
 
-def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop) -> dict[str, Any]:
-    """The loop: read, infer, track, draw, write. Returns the summary."""
+def process(
+    config: LiveConfig, model: Model, sources: Sequence[FrameSource], stop: Stop, more_sinks: Sequence[Sink] = ()
+) -> dict[str, Any]:
+    """The loop: read, infer, track, and write into the sinks, all at the same time. Returns the summary."""
+    cameras = camera_names(sources)
+    title = ", ".join(source.name for source in sources)
     names = model.engine.metadata.box_names
     follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
-    tracker = Tracker(follow, names) if names else Tracker()  # a model may have class maps only
-    timings = {name: Timings() for name in (*STAGES, "total", "age")}
-    frames = detections = objects = next_id = dropped = 0
-    only_newest = source.live or config.realtime
-    started = perf_counter()
-    arrivals = newest(source, paced=not source.live, stop=stop) if only_newest else _every(source)
-    with closing(arrivals), ExitStack() as files:
-        timed = _timed(arrivals)
-        first = next(timed, None)
+    trackers = {name: Tracker(follow, names) if names else Tracker() for name in cameras}  # it may have class maps only
+    live = any(source.live for source in sources)
+    tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop)
+    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model))
+    if tally.only_newest:
+        arrivals = newest_of(sources, cameras, lambda source: not source.live, stop)
+    else:
+        arrivals = every_of(sources, cameras, config.realtime and not live, stop)
+    with closing(arrivals):
+        first = next(arrivals, None)
         if first is None:
             if stop.is_set():
                 raise KeyboardInterrupt
-            raise ValueError("; ".join([f"{source.name}: no frame could be read", *source.warnings]))
-        output = files.enter_context(_Output(config, source, first[0]))
-        total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
-        bar = files.enter_context(tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()))
-        for frame, arrival, read_ms in chain([first], timed):
-            result = model(frame.image)
-            begin = perf_counter()
-            tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
-            result = result.above(config.score_threshold)
-            spent = {"read": read_ms, **model.timings_ms, "track": _ms_since(begin)}
-            dropped += frame.id - next_id
-            next_id = frame.id + 1
-            status = status_bar(
-                fps=frames / (perf_counter() - started),
-                p50_ms=timings["total"].percentile(50),
-                p99_ms=timings["total"].percentile(99),
-                dropped=dropped if only_newest else None,
-                provider=model.provider_reason.split(":")[0],
-                frame_id=frame.id,
-                timestamp_s=frame.timestamp_s,
-            )
-            spent |= output.write(frame, result, tracks, spent, status)
-            spent |= {"total": sum(spent.values()), "age": _ms_since(arrival)}
-            for name, ms in spent.items():
-                timings[name].add(ms)
-            frames += 1
-            detections += len(result.detections)
-            objects = max([objects, *(track.id for track in tracks)])  # ids are given in order, from 1
-            bar.update()
-            if stop.is_set() or frames == config.max_frames:
-                break
-    seconds = perf_counter() - started  # the files are closed: the frames that the encoder held back are in it
+            problems = [warning for source in sources for warning in source.warnings]
+            raise ValueError("; ".join([f"{title}: no frame could be read", *problems]))
+        sinks = open_sinks(
+            config.out,
+            model=_name(config),
+            source=title,
+            fps=sources[cameras.index(first.frame.camera)].fps,
+            first=first.frame,
+            video=config.video,
+            cameras=cameras,
+        )
+        sinks = [*sinks, *more_sinks]
+        try:
+            counts = [source.frame_count for source in sources]
+            total = min((n for n in (sum(n or 0 for n in counts) * all(counts), config.max_frames) if n), default=None)
+            coming = arrived(_limited(first, arrivals, config.max_frames))
+            with (
+                closing(_passages(coming, stages, sinks, tally.only_newest)) as passages,
+                tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()) as bar,
+            ):
+                for passage in passages:
+                    tally.add(passage)
+                    bar.set_postfix_str(tally.line(model), refresh=False)
+                    bar.update()
+                    if tally.frames % LOOK_AFTER == 0:
+                        _require_there(sinks)
+        except BaseException:
+            close_sinks(sinks, failed=True)
+            if not tally.frames:
+                for file in (file for sink in sinks for file in sink.files):
+                    file.unlink(missing_ok=True)
+            raise
+        close_sinks(sinks)
+        _require_there(sinks)
+    seconds = perf_counter() - tally.started  # the files are closed: the frames that the encoder held back are in it
+    stopped = stop.reason or ("max frames" if tally.frames == config.max_frames else "end of source")
     return {
-        "source": source.name,
+        "source": title,
         "model": _name(config),
         "provider": model.provider_reason,
-        "mode": "newest frame" if only_newest else "every frame",
-        "ended": stop.reason or ("max frames" if frames == config.max_frames else "end of source"),
-        "frames": frames,
-        "dropped": dropped,
-        "seconds": round(seconds, 3),
-        "fps": round(frames / seconds, 2),
-        "detections": detections,
-        "tracks": objects,
-        "stages_ms": {name: timings[name].summary() for name in (*STAGES, "total")},
-        "frame_age_ms": timings["age"].summary(),
-        "files": [str(file) for file in output.files],
-        "warnings": list(source.warnings),
+        "mode": "newest frame" if tally.only_newest else "every frame",
+        "ended": stopped,
+        **tally.summary(seconds),
+        "files": [str(file) for sink in sinks for file in sink.files],
+        "warnings": [warning for source in sources for warning in source.warnings],
     }
 
 
-class _Output:
-    """The files of one run, opened for its first frame; if even that can not be written they are removed again."""
-
-    def __init__(self, config: LiveConfig, source: FrameSource, first: Frame) -> None:
-        self.files = [config.out / "records.jsonl"] + [config.out / "overlay.mp4"] * config.video
-        self._written = 0
-        with ExitStack() as stack:
-            stack.push(self._remove_if_useless)
-            self._records = stack.enter_context(RecordWriter(self.files[0], _name(config), source.name))
-            self._video: VideoWriter | None = None
-            if config.video:
-                self._video = stack.enter_context(VideoWriter(self.files[1], source.fps, first.hw))
-            self._close = stack.pop_all()
-
-    def write(
-        self, frame: Frame, result: Result, tracks: list[Track], spent: dict[str, float], status: dict[str, str]
-    ) -> dict[str, float]:
-        """Draw and write one frame. Returns the milliseconds of "overlay" and "write"."""
-        begin = perf_counter()
-        self._records.write(frame, result, tracks, spent)
-        write_ms, begin = _ms_since(begin), perf_counter()
-        overlay_ms = 0.0
-        if self._video:
-            image = draw(frame.image, result, tracks, status)
-            overlay_ms, begin = _ms_since(begin), perf_counter()
-            self._video.write(image, frame.timestamp_s)
-            write_ms += _ms_since(begin)
-        self._written += 1
-        return {"overlay": overlay_ms, "write": write_ms}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._close.__exit__(*error)
-
-    def _remove_if_useless(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is not None and not self._written:
-            for file in self.files:
-                file.unlink(missing_ok=True)
+def _passages(
+    coming: Generator[Passage, None, None], stages: Stages, sinks: Sequence[Sink], only_newest: bool
+) -> Generator[Passage, None, None]:
+    """The frames that have been through all stages; how these are spread over threads says stages.py."""
+    ends = [stages.follow, *(stages.into(sink) for sink in sinks)]
+    if only_newest:
+        return pipeline(_inferred(coming, stages), ends, ROOM)
+    return pipeline(coming, [stages.prepare, stages.infer, *ends], ROOM)
 
 
-class _Stop(threading.Event):
+def _inferred(coming: Generator[Passage, None, None], stages: Stages) -> Generator[Passage, None, None]:
+    with closing(coming):
+        for passage in coming:
+            yield stages.infer(stages.prepare(passage))
+
+
+class Stop(threading.Event):
     """Set when the user wants an end; `reason` is the name of the signal."""
 
     reason = ""
+    then: Sequence[Callable[[], None]] = ()  # called once it is set
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
+def _stop_on_signals() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM set the event that is yielded, so that the files can be finished; a second one interrupts."""
-    stop = _Stop()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals belong to the main thread
         return
@@ -214,6 +209,8 @@ def _stop_on_signals() -> Iterator[_Stop]:
             raise KeyboardInterrupt
         stop.reason = signal.Signals(number).name
         stop.set()
+        for call in stop.then:
+            call()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -223,31 +220,41 @@ def _stop_on_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _every(source: FrameSource) -> Generator[tuple[Frame, float], None, None]:
-    """(frame, when it was read) for every frame, in order."""
-    for frame in source:
-        yield frame, perf_counter()
+def _require_there(sinks: Sequence[Sink]) -> None:
+    """Raise OSError if a file was removed while it was written: what goes into it now is lost."""
+    for file in (file for sink in sinks for file in sink.files):
+        if not file.exists():
+            raise OSError(f"{file}: was removed while it was written; expected it to stay; run again")
 
 
-def _timed(arrivals: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, float, float]]:
-    """(frame, arrival, milliseconds that the frame was waited for)."""
-    while True:
-        begin = perf_counter()
-        item = next(arrivals, None)
-        if item is None:
-            return
-        yield *item, _ms_since(begin)
+def _limited(
+    first: Arrival, arrivals: Generator[Arrival, None, None], count: int | None
+) -> Generator[Arrival, None, None]:
+    """`first` and what comes after it, at most `count` together."""
+    with closing(arrivals):
+        yield first
+        taken = 1
+        while taken != count and (arrival := next(arrivals, None)) is not None:
+            taken += 1
+            yield arrival
+
+
+@contextmanager
+def _notice(text: str) -> Iterator[None]:
+    """Say on a terminal what one waits for; gone afterwards."""
+    shown = sys.stderr.isatty()
+    print(text * shown, end="\r" * shown, file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(" " * len(text) * shown, end="\r" * shown, file=sys.stderr, flush=True)
 
 
 def _name(config: LiveConfig) -> str:
     return (config.model or BUNDLED_MODEL).stem
 
 
-def _ms_since(begin: float) -> float:
-    return 1e3 * (perf_counter() - begin)
-
-
-def _text(summary: dict[str, Any]) -> str:
+def _text(summary: Mapping[str, Any]) -> str:
     """The summary for people."""
     rows = {**summary["stages_ms"], "frame age": summary["frame_age_ms"]}
     columns = ("p50", "p90", "p99", "max")
@@ -255,8 +262,13 @@ def _text(summary: dict[str, Any]) -> str:
         [
             "{frames} frames in {seconds:.2f} s = {fps:.1f} frames per second, from file to files".format(**summary),
             "{source}: {mode}, {dropped} dropped, {detections} detections, {tracks} tracks; {ended}".format(**summary),
-            "milliseconds" + "".join(f"{name:>9}" for name in columns),
-            *(f"{name:<12}" + "".join(f"{row[column]:9.2f}" for column in columns) for name, row in rows.items()),
+            "milliseconds" + "".join(f"{name:>9}" for name in columns) + "    share",
+            *(
+                f"{name:<12}"
+                + "".join(f"{row[column]:9.2f}" for column in columns)
+                + (f"{row['share']:9.1%}" if "share" in row else "")
+                for name, row in rows.items()
+            ),
             "wrote " + ", ".join(summary["files"]),
         ]
     )

@@ -16,7 +16,11 @@ Every other line is one frame, in the pixels of that frame:
      "tracks": [{"id": 7, "xyxy": [...], "score": 0.9, "class": "car", "class_id": 2, "age_s": 1.2, "unseen_s": 0.0,
                  "velocity_xy": [vx, vy]}, ...],                                        pixels per second
      "areas": {"scene": {"road": 0.41, ...}, ...},      share of the pixels by head and class; absent = none
-     "timings_ms": {"inference": 12.3, ...}}
+     "timings_ms": {"inference": 12.3, ...}}           by stage; "age" = from capture to result
+
+A frame that was dropped, because the model was busy, has "inferred": false, no boxes and areas, and its tracks where
+they are expected. Other lines do not have the key. With several cameras each line begins with "camera": its name, and
+"frame", "timestamp_s" and track ids count for each camera alone.
 """
 
 from __future__ import annotations
@@ -137,6 +141,7 @@ class RecordWriter(_Output):
         """Add one frame. `timings` are milliseconds by stage. Raises ValueError if a number is not finite."""
         self._require_open()
         record = {
+            **({"camera": frame.camera} if frame.camera else {}),
             "frame": frame.id,
             "timestamp_s": round(frame.timestamp_s, 6),
             "hw": frame.hw,
@@ -146,16 +151,7 @@ class RecordWriter(_Output):
                     result.boxes.tolist(), result.scores.tolist(), result.classes.tolist(), strict=True
                 )
             ],
-            "tracks": [
-                {
-                    "id": track.id,
-                    **_thing(track.box, track.score, track.class_id, result.box_names),
-                    "age_s": round(track.age_s, 3),
-                    "unseen_s": round(track.unseen_s, 3),
-                    "velocity_xy": _rounded(track.velocity_xy, 1),
-                }
-                for track in tracks
-            ],
+            "tracks": [_track(track, result.box_names) for track in tracks],
             "areas": {
                 head: _areas(class_map, result.map_names.get(head, ())) for head, class_map in result.class_maps.items()
             },
@@ -170,6 +166,28 @@ class RecordWriter(_Output):
             ) from None
         self._head(result.box_names, result.map_names, self.source or frame.source)
         self._put(line)
+
+    def skipped(
+        self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
+    ) -> None:
+        """Add a frame that was dropped, with its tracks where they are expected.
+
+        `following` and `result` are of the next frame that was not dropped: its size, camera and class names hold.
+        """
+        self._require_open()
+        record = {
+            **({"camera": following.camera} if following.camera else {}),
+            "frame": frame_id,
+            "timestamp_s": round(timestamp_s, 6),
+            "hw": following.hw,
+            "inferred": False,
+            "boxes": [],
+            "tracks": [_track(track, result.box_names) for track in tracks],
+            "areas": {},
+            "timings_ms": {},
+        }
+        self._head(result.box_names, result.map_names, self.source or following.source)
+        self._put(_line(record))
 
     def close(self) -> None:
         """Complete the file. More than once does no harm. Raises OSError if the rest can not be written."""
@@ -350,6 +368,16 @@ def _thing(box: Sequence[float], score: float, class_id: int, names: Sequence[st
         "score": round(float(score), 4),
         "class": _name(int(class_id), names),
         "class_id": int(class_id),
+    }
+
+
+def _track(track: Track, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id": track.id,
+        **_thing(track.box, track.score, track.class_id, names),
+        "age_s": round(track.age_s, 3),
+        "unseen_s": round(track.unseen_s, 3),
+        "velocity_xy": _rounded(track.velocity_xy, 1),
     }
 
 

@@ -22,6 +22,7 @@ class Frame:
     id: int  # position in the source from 0; a gap means that frames were dropped
     timestamp_s: float  # presentation time from the container, seconds from the start of the source
     source: str = ""  # file, URL or camera that it came from
+    camera: str = ""  # short name, where there are several; ids and times are those of this camera
 
     def __post_init__(self) -> None:
         require_bgr(self.image)

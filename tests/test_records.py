@@ -67,6 +67,19 @@ def test_records_can_be_read_again(tmp_path: Path) -> None:
     assert second["timings_ms"] == {}
 
 
+def test_a_dropped_frame_is_a_line_too_even_the_first(tmp_path: Path) -> None:
+    named = Frame(frame(2).image, 2, 0.08, "drive.mp4", "front")
+    track = Track(3, (1.0, 2.0, 30.0, 20.0), 0.5, 1, 1.0, 0.04)
+    with RecordWriter(tmp_path / "records.jsonl") as writer:
+        writer.skipped(1, 0.04, [track], named, result())
+        writer.write(named, result())
+    header, (lost, seen) = read_records(tmp_path / "records.jsonl")
+    assert header["boxes"] == ["person", "car"] and header["source"] == "drive.mp4"
+    assert (lost["frame"], lost["inferred"], lost["hw"], lost["boxes"]) == (1, False, list(HW), [])
+    assert lost["tracks"][0]["class"] == "car" and lost["camera"] == seen["camera"] == "front"
+    assert "inferred" not in seen and set(lost) == {*seen, "inferred"}
+
+
 def test_every_record_is_on_disk_at_once(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "records.jsonl", source="camera 0") as writer:
         for i in range(3):

@@ -1,0 +1,199 @@
+"""Where the results of a run go. Any number of sinks may be active: records, overlay video, and whatever else is added.
+
+A sink is an object with `write` and `close`, made for the first frame of a run. Each one has a thread of its own in the
+loop, so that a slow one holds up the others only when its queue is full; its methods are never called at the same time.
+To add one: subclass Sink, and open it in `open_sinks`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception.overlay import draw
+from perception.records import RecordWriter, VideoWriter
+from perception.structures import Frame, Result, Track
+from perception.tensors import letterbox_for
+
+__all__ = ["Mosaic", "OverlayVideo", "Records", "Sink", "close_sinks", "open_sinks"]
+
+log = logging.getLogger(__name__)
+
+WIDTH = 1920  # pixels that a mosaic has at most
+
+
+class Sink:
+    """Takes the results of a run, one frame after the other.
+
+    `files` are what it leaves behind; they are removed again if the run fails before the first frame is written.
+    """
+
+    name = "sink"
+    files: Sequence[Path] = ()
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        """Take one frame. None of the arguments may be changed or written into: other sinks see the same objects.
+
+        Args:
+            frame: what the model saw; `frame.camera` is a name where there are several cameras, else empty.
+            result: of the model, boxes over the score threshold only.
+            tracks: by rising id.
+            spent: milliseconds by stage up to here, and "age", from the capture of the frame to its tracks.
+            status: texts for a status bar, see overlay.status_bar.
+        """
+        raise NotImplementedError
+
+    def skipped(
+        self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
+    ) -> None:
+        """A frame that was dropped, and its tracks where they are expected.
+
+        `following` and `result` are of the next frame that was not dropped; its `write` comes after this.
+        """
+
+    def close(self) -> None:
+        """Complete what was written. More than once does no harm. Raises OSError if that is not possible."""
+
+
+class Records(Sink):
+    """records.jsonl; a dropped frame is a line too, with "inferred": false."""
+
+    name = "records"
+
+    def __init__(self, path: Path, model: str, source: str) -> None:
+        self.files = [path]
+        self._writer = RecordWriter(path, model, source)
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        self._writer.write(frame, result, tracks, spent)
+
+    def skipped(
+        self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
+    ) -> None:
+        self._writer.skipped(frame_id, timestamp_s, tracks, following, result)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class OverlayVideo(Sink):
+    """overlay.mp4: drawn and encoded."""
+
+    name = "video"
+
+    def __init__(self, path: Path, fps: float, hw: tuple[int, int]) -> None:
+        self.files = [path]
+        self._writer = VideoWriter(path, fps, hw)
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        self._writer.write(draw(frame.image, result, tracks, status), frame.timestamp_s)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Mosaic(Sink):
+    """overlay.mp4 of several cameras: tiles in the order of `cameras`, row by row, of the first frame's shape.
+
+    A picture is written for each frame of the camera whose frame came first, with the newest ones of the others.
+    """
+
+    name = "video"
+
+    def __init__(self, path: Path, fps: float, first: Frame, cameras: Sequence[str]) -> None:
+        self.files = [path]
+        self._cameras = list(cameras)
+        self._lead = first.camera
+        columns = math.ceil(math.sqrt(len(cameras)))
+        rows = math.ceil(len(cameras) / columns)
+        h, w = first.hw
+        scale = min(1.0, WIDTH / (columns * w))
+        self._tile_hw = max(1, round(h * scale)), max(1, round(w * scale))
+        self._columns = columns
+        self.picture = np.zeros((rows * self._tile_hw[0], columns * self._tile_hw[1], 3), np.uint8)
+        self._writer = VideoWriter(path, fps, self.picture.shape[:2])
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        (h, w), number = self._tile_hw, self._cameras.index(frame.camera)
+        top, left = number // self._columns * h, number % self._columns * w
+        tile = self.picture[top : top + h, left : left + w]
+        box = letterbox_for(frame.hw, (h, w))
+        drawn = draw(frame.image, result, tracks, {"camera": frame.camera, **status})
+        tile[:] = 0
+        content = tile[box.top : box.top + box.content_hw[0], box.left : box.left + box.content_hw[1]]
+        content[:] = cv2.resize(drawn, box.content_hw[::-1], interpolation=cv2.INTER_AREA)
+        if frame.camera == self._lead:
+            self._writer.write(self.picture, frame.timestamp_s)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def open_sinks(
+    out: Path, *, model: str, source: str, fps: float, first: Frame, video: bool, cameras: Sequence[str] = ("",)
+) -> list[Sink]:
+    """The sinks of a run whose first frame is `first`. If one can not be opened, those before it are removed again."""
+    sinks: list[Sink] = []
+    try:
+        sinks.append(Records(out / "records.jsonl", model, source))
+        if video and len(cameras) > 1:
+            sinks.append(Mosaic(out / "overlay.mp4", fps, first, cameras))
+        elif video:
+            sinks.append(OverlayVideo(out / "overlay.mp4", fps, first.hw))
+    except BaseException:
+        close_sinks(sinks, failed=True)
+        for file in (file for sink in sinks for file in sink.files):
+            file.unlink(missing_ok=True)
+        raise
+    return sinks
+
+
+def close_sinks(sinks: Sequence[Sink], failed: bool = False) -> None:
+    """Close all of them, whatever happens to one.
+
+    The first OSError is raised at the end; where the run has `failed` already, its error is the one to tell, and these
+    become warnings.
+    """
+    errors: list[OSError] = []
+    for sink in sinks:
+        try:
+            sink.close()
+        except OSError as error:
+            errors.append(error)
+    for late in errors if failed else errors[1:]:
+        log.warning("%s", late)
+    if errors and not failed:
+        raise errors[0]
