@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
@@ -29,9 +29,9 @@ from perception.engine import Provider
 from perception.frames import FrameSource, open_source
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import newest
-from perception.overlay import draw, status_bar
-from perception.records import RecordWriter, VideoWriter
-from perception.structures import Frame, Result, Track
+from perception.outputs.sinks import Output, Outputs, require_extras
+from perception.overlay import status_bar
+from perception.structures import Frame
 from perception.timings import Timings
 from perception.tracks import Tracker, TrackerConfig
 
@@ -51,13 +51,15 @@ class LiveConfig:
     provider: Provider = "auto"
     """What must run the model. Only auto may choose: CUDA where it works, else the CPU, and the first line says why."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/live")
-    """Folder for overlay.mp4 and records.jsonl."""
+    """Folder for the outputs."""
     realtime: bool = False
     """Play a file at its own speed and keep only the newest frame, as with a camera."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Stop after so many processed frames."""
+    outputs: tuple[Output, ...] = ("records", "video")
+    """What is left in --out: docs/records.md describes each. mcap and rrd need an extra."""
     video: bool = True
-    """Draw and write overlay.mp4."""
+    """--no-video leaves out the video, whatever --outputs says."""
     score_threshold: float = SCORE_THRESHOLD
     """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
@@ -72,6 +74,7 @@ def live(config: LiveConfig) -> dict[str, Any]:
         raise ValueError(f"--max-frames must be at least 1, but got {config.max_frames}")
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
+    require_extras(_outputs(config))
     model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
     path = config.source
@@ -103,7 +106,10 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
             if stop.is_set():
                 raise KeyboardInterrupt
             raise ValueError("; ".join([f"{source.name}: no frame could be read", *source.warnings]))
-        output = files.enter_context(_Output(config, source, first[0]))
+        kinds = _outputs(config)
+        output = files.enter_context(
+            Outputs(kinds, config.out, model=_name(config), source=source.name, fps=source.fps, hw=first[0].hw)
+        )
         total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
         bar = files.enter_context(tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()))
         for frame, arrival, read_ms in chain([first], timed):
@@ -153,48 +159,6 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
     }
 
 
-class _Output:
-    """The files of one run, opened for its first frame; if even that can not be written they are removed again."""
-
-    def __init__(self, config: LiveConfig, source: FrameSource, first: Frame) -> None:
-        self.files = [config.out / "records.jsonl"] + [config.out / "overlay.mp4"] * config.video
-        self._written = 0
-        with ExitStack() as stack:
-            stack.push(self._remove_if_useless)
-            self._records = stack.enter_context(RecordWriter(self.files[0], _name(config), source.name))
-            self._video: VideoWriter | None = None
-            if config.video:
-                self._video = stack.enter_context(VideoWriter(self.files[1], source.fps, first.hw))
-            self._close = stack.pop_all()
-
-    def write(
-        self, frame: Frame, result: Result, tracks: list[Track], spent: dict[str, float], status: dict[str, str]
-    ) -> dict[str, float]:
-        """Draw and write one frame. Returns the milliseconds of "overlay" and "write"."""
-        begin = perf_counter()
-        self._records.write(frame, result, tracks, spent)
-        write_ms, begin = _ms_since(begin), perf_counter()
-        overlay_ms = 0.0
-        if self._video:
-            image = draw(frame.image, result, tracks, status)
-            overlay_ms, begin = _ms_since(begin), perf_counter()
-            self._video.write(image, frame.timestamp_s)
-            write_ms += _ms_since(begin)
-        self._written += 1
-        return {"overlay": overlay_ms, "write": write_ms}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._close.__exit__(*error)
-
-    def _remove_if_useless(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is not None and not self._written:
-            for file in self.files:
-                file.unlink(missing_ok=True)
-
-
 class _Stop(threading.Event):
     """Set when the user wants an end; `reason` is the name of the signal."""
 
@@ -237,6 +201,11 @@ def _timed(arrivals: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, flo
         if item is None:
             return
         yield *item, _ms_since(begin)
+
+
+def _outputs(config: LiveConfig) -> list[Output]:
+    """What is asked for, each once."""
+    return [output for output in dict.fromkeys(config.outputs) if config.video or output != "video"]
 
 
 def _name(config: LiveConfig) -> str:
