@@ -29,7 +29,7 @@ from perception.engine import Provider
 from perception.frames import FrameSource, open_source
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import newest
-from perception.outputs.sinks import Output, Outputs, require_extras
+from perception.outputs.sinks import Output, Outputs, Sink, require_extras
 from perception.overlay import status_bar
 from perception.structures import Frame
 from perception.timings import Timings
@@ -60,6 +60,8 @@ class LiveConfig:
     """What is left in --out: docs/records.md describes each. mcap and rrd need an extra."""
     video: bool = True
     """--no-video leaves out the video, whatever --outputs says."""
+    serve: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[HOST:PORT]")] = None
+    """Serve a page to watch the run, by default at 127.0.0.1:8600; any other address asks for a token. Extra: serve."""
     score_threshold: float = SCORE_THRESHOLD
     """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
@@ -74,7 +76,7 @@ def live(config: LiveConfig) -> dict[str, Any]:
         raise ValueError(f"--max-frames must be at least 1, but got {config.max_frames}")
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
-    require_extras(_outputs(config))
+    require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
     model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
     path = config.source
@@ -83,13 +85,15 @@ def live(config: LiveConfig) -> dict[str, Any]:
 
         path, credit = demo_source()
         print(credit, flush=True)
-    with open_source(path) as source, _stop_on_signals() as stop:
-        summary = _process(config, model, source, stop)
+    with open_source(path) as source, _stop_on_signals() as stop, _page(config, source.name) as pages:
+        summary = _process(config, model, source, stop, pages)
     print(_text(summary), flush=True)
     return summary
 
 
-def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop) -> dict[str, Any]:
+def _process(
+    config: LiveConfig, model: Model, source: FrameSource, stop: _Stop, pages: Sequence[Sink]
+) -> dict[str, Any]:
     """The loop: read, infer, track, draw, write. Returns the summary."""
     names = model.engine.metadata.box_names
     follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
@@ -108,7 +112,9 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
             raise ValueError("; ".join([f"{source.name}: no frame could be read", *source.warnings]))
         kinds = _outputs(config)
         output = files.enter_context(
-            Outputs(kinds, config.out, model=_name(config), source=source.name, fps=source.fps, hw=first[0].hw)
+            Outputs(
+                kinds, config.out, model=_name(config), source=source.name, fps=source.fps, hw=first[0].hw, more=pages
+            )
         )
         total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
         bar = files.enter_context(tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()))
@@ -201,6 +207,21 @@ def _timed(arrivals: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, flo
         if item is None:
             return
         yield *item, _ms_since(begin)
+
+
+@contextmanager
+def _page(config: LiveConfig, source: str) -> Iterator[list[Sink]]:
+    """The page to watch, if one is asked for; its address is printed."""
+    if config.serve is None:
+        yield []
+        return
+    if len(config.serve) > 1:
+        raise ValueError(f"--serve: expected one HOST:PORT, but got {' '.join(config.serve)}; a SOURCE goes before it")
+    from perception.serve.server import PageServer
+
+    with closing(PageServer("".join(config.serve), _name(config), source)) as page:
+        print(f"watch at {page.url}", flush=True)
+        yield [page]
 
 
 def _outputs(config: LiveConfig) -> list[Output]:

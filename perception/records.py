@@ -16,7 +16,7 @@ import numpy as np
 from perception.outputfile import OutputFile
 from perception.structures import Frame, Result, Track
 
-__all__ = ["SCHEMA", "RecordWriter", "read_records", "record"]
+__all__ = ["SCHEMA", "RecordWriter", "class_name", "read_records", "record"]
 
 SCHEMA = 1  # docs/records.md says what changes it
 
@@ -145,7 +145,7 @@ def _thing(box: Sequence[float], score: float, class_id: int, names: Sequence[st
     return {
         "xyxy": _rounded(box, 1),
         "score": round(float(score), 4),
-        "class": _name(int(class_id), names),
+        "class": class_name(int(class_id), names),
         "class_id": int(class_id),
     }
 
@@ -166,8 +166,9 @@ def _track(track: Track, names: Sequence[str]) -> dict[str, Any]:
 def _areas(class_map: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """(H, W) uint8 of class ids -> share of the pixels by class name; classes that are absent are left out."""
     counts = cv2.calcHist([class_map], [0], None, [256], [0, 256]).ravel()
-    return {_name(i, names): round(float(counts[i]) / class_map.size, 5) for i in np.flatnonzero(counts).tolist()}
+    return {class_name(i, names): round(float(counts[i]) / class_map.size, 5) for i in np.flatnonzero(counts).tolist()}
 
 
-def _name(class_id: int, names: Sequence[str]) -> str:
+def class_name(class_id: int, names: Sequence[str]) -> str:
+    """The name of a class, or its number where it has none."""
     return names[class_id] if 0 <= class_id < len(names) else str(class_id)

@@ -20,8 +20,8 @@ from mcap.writer import CompressionType, Writer
 from perception.colours import BOX_COLOURS, Colour, colour_map, colour_of
 from perception.imagefile import encode_image
 from perception.outputfile import OutputFile
-from perception.outputs.shapes import class_name, small_map
-from perception.records import record
+from perception.records import class_name, record
+from perception.shrink import shrunk
 from perception.structures import Frame, Result, Track
 
 __all__ = ["McapWriter"]
@@ -115,7 +115,7 @@ class McapWriter(OutputFile):
             ("/records", "perception.Record", record(frame, result, tracks, timings)),
         ]
         for head, class_map in result.class_maps.items():
-            picture = colour_map(small_map(class_map), result.map_names.get(head, ()))
+            picture = colour_map(shrunk(class_map), result.map_names.get(head, ()))
             png = _image(frame, encode_image(picture, ".png"), "png")
             messages.append((f"/camera/{head}", "foxglove.CompressedImage", png))
         time_ns = round(frame.timestamp_s * 1e9)
@@ -159,7 +159,7 @@ def _annotations(frame: Frame, result: Result, tracks: Sequence[Track]) -> dict[
     time, clear = _time(frame), {"r": 0, "g": 0, "b": 0, "a": 0}
     points, texts = [], []
     for track in tracks:
-        name = class_name(result.box_names, track.class_id)
+        name = class_name(track.class_id, result.box_names)
         colour = _colour(colour_of(name, BOX_COLOURS), 1.0 if track.unseen_s == 0 else 0.4)
         left, top, right, bottom = (round(value, 1) for value in track.box)
         corners = [{"x": x, "y": y} for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))]

@@ -14,7 +14,8 @@ import rerun as rr
 from perception.colours import BOX_COLOURS, colour_of
 from perception.imagefile import encode_image
 from perception.outputfile import OutputFile
-from perception.outputs.shapes import class_name, small_map
+from perception.records import class_name
+from perception.shrink import shrunk
 from perception.structures import Frame, Result, Track
 
 __all__ = ["RerunWriter"]
@@ -52,13 +53,13 @@ class RerunWriter(OutputFile):
         log("camera", rr.EncodedImage(contents=jpeg, media_type="image/jpeg"))
         names = result.box_names
         scored = zip(result.classes.tolist(), result.scores.tolist(), strict=True)
-        texts = [f"{class_name(names, i)} {score:.2f}" for i, score in scored]
+        texts = [f"{class_name(i, names)} {score:.2f}" for i, score in scored]
         log("camera/boxes", _boxes(result.boxes, texts, result.classes.tolist(), names))
         boxes = np.array([track.box for track in tracks], np.float32).reshape(-1, 4)
-        texts = [f"{class_name(names, track.class_id)} {track.id}" for track in tracks]
+        texts = [f"{class_name(track.class_id, names)} {track.id}" for track in tracks]
         log("camera/tracks", _boxes(boxes, texts, [track.class_id for track in tracks], names))
         for head, class_map in result.class_maps.items():
-            log(f"maps/{head}", rr.SegmentationImage(small_map(class_map)))
+            log(f"maps/{head}", rr.SegmentationImage(shrunk(class_map)))
         for stage, ms in (timings or {}).items():
             log(f"timings_ms/{stage}", rr.Scalars(float(ms)))
 
@@ -71,5 +72,5 @@ class RerunWriter(OutputFile):
 
 
 def _boxes(boxes: np.ndarray, texts: list[str], class_ids: list[int], names: Sequence[str]) -> rr.Boxes2D:
-    colours = [colour_of(class_name(names, i), BOX_COLOURS)[::-1] for i in class_ids]
+    colours = [colour_of(class_name(i, names), BOX_COLOURS)[::-1] for i in class_ids]
     return rr.Boxes2D(array=boxes, array_format=rr.Box2DFormat.XYXY, labels=texts, colors=colours)

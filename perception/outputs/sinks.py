@@ -37,7 +37,11 @@ FILES: dict[str, tuple[str, ...]] = {
     "mcap": ("run.mcap",),
     "rrd": ("run.rrd",),
 }
-EXTRAS = {"mcap": ("mcap", "mcap"), "rrd": ("rerun", "rerun")}  # output -> module it needs, extra that brings it
+EXTRAS = {  # what is asked for -> option, module that it needs, extra that brings it
+    "mcap": ("--outputs mcap", "mcap", "mcap"),
+    "rrd": ("--outputs rrd", "rerun", "rerun"),
+    "serve": ("--serve", "uvicorn", "serve"),
+}
 
 
 class Sink(Protocol):
@@ -60,14 +64,13 @@ class Sink(Protocol):
         """Complete what was written. More than once does no harm."""
 
 
-def require_extras(outputs: Sequence[str]) -> None:
-    """Raise ValueError with the pip command if a package is missing that one of the outputs needs."""
-    for output in outputs:
-        module, extra = EXTRAS.get(output, ("json", ""))
+def require_extras(wanted: Sequence[str]) -> None:
+    """Raise ValueError with the pip command if a package is missing; `wanted` are outputs, or "serve"."""
+    for option, module, extra in (EXTRAS[name] for name in wanted if name in EXTRAS):
         if find_spec(module) is None:
             raise ValueError(
-                f"--outputs {output} needs the package {module}, which is not installed; "
-                f"pip install 'driving-perception[{extra}]', or leave {output} out"
+                f"{option} needs the package {module}, which is not installed; "
+                f"pip install 'driving-perception[{extra}]', or leave it out"
             )
 
 
