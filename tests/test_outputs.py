@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.live import main
 from perception.outputs import sinks
 from perception.outputs.sinks import FILES, Output, Outputs, require_extras
 from perception.records import SCHEMA, read_records, record
@@ -146,6 +147,58 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPa
     require_extras(["records", "video", "rrd"])
     with pytest.raises(ValueError, match=re.escape("pip install 'driving-perception[mcap]'")):
         require_extras(["records", "mcap"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux")
+@pytest.mark.parametrize(("output", "name"), [("mot", "mot.txt"), ("coco", "coco_frames.json"), ("mcap", "run.mcap")])
+def test_a_full_disk_is_one_error(tmp_path: Path, output: Output, name: str) -> None:
+    if output == "mcap":
+        pytest.importorskip("mcap", reason="the extra mcap is not installed")
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"{name}: can not be written: No space left"):
+        write(tmp_path, output)
+
+
+def test_live_writes_what_is_asked_for(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(3):
+        picture = np.full((64, 96, 3), 70, np.uint8)
+        picture[20:40, 10 + i : 40 + i] = (0, 0, 200)
+        cv2.imwrite(str(images / f"{i}.png"), picture)
+    command = [str(images), "--model", str(tiny_model), "--provider", "cpu", "--out"]
+    outputs = ["--outputs", "mot", "coco", "video", "mot", "--json", "-"]
+    assert main([*command, str(tmp_path / "out"), *outputs]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = ["mot.txt", "coco_results.json", "coco_frames.json", "overlay.mp4"]
+    assert [Path(file).name for file in summary["files"]] == names
+    frames = json.loads((tmp_path / "out" / "coco_frames.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in frames["images"]] == [
+        (1, "0.png"),
+        (2, "1.png"),
+        (3, "2.png"),
+    ]
+    assert len(json.loads((tmp_path / "out" / "coco_results.json").read_text())) == 3
+    assert {row.split(",")[1] for row in (tmp_path / "out" / "mot.txt").read_text().splitlines()} == {"1"}
+    assert main([*command, str(tmp_path / "less"), "--no-video"]) == 0
+    assert [path.name for path in (tmp_path / "less").iterdir()] == ["records.jsonl"]
+
+
+def test_live_names_a_missing_package_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sinks, "find_spec", lambda name: None)
+    for options, remedy in ((["--outputs", "records", "rrd"], "[rerun]"), (["--serve"], "[serve]")):
+        assert main(["no-such.mp4", "--out", str(tmp_path / "out"), *options]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and f"pip install 'driving-perception{remedy}'" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_live_imports_no_extra_until_it_is_asked_for() -> None:
+    code = "import sys, perception.live; print({'mcap', 'rerun', 'starlette', 'uvicorn'} & set(sys.modules) or 'none')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "none\n", done.stderr
 
 
 KILLED = """

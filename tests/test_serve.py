@@ -7,8 +7,11 @@ import json
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -17,6 +20,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
+from perception.live import main
 from perception.serve.access import Address
 from perception.serve.history import MAX_POINTS, MAX_SAMPLES, MAX_TRACKS, History
 from perception.serve.server import PageServer
@@ -168,8 +172,6 @@ def test_a_frame_is_what_the_loop_wrote(drive: Drive) -> None:
     assert [track["id"] for track in head["record"]["tracks"]] == [7, 8] and head["points"][-1][2] == 16.0 + i % 3
     image = cv2.imdecode(np.frombuffer(blobs[: head["image"]["bytes"]], np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_allclose(image, frame(i).image, atol=2)
-    import zlib
-
     rest = blobs[head["image"]["bytes"] :]
     for entry in head["maps"]:
         ids = np.frombuffer(zlib.decompress(rest[: entry["bytes"]]), np.uint8).reshape(entry["hw"])
@@ -245,6 +247,49 @@ def test_history_is_bounded_and_exact() -> None:
     assert life is not None and len(life["samples"]) == MAX_SAMPLES and life["class"] == "car"
     assert life["samples"][-1] == ((MAX_POINTS + 49) / 20, 0.25, "car", False)
     assert history.track(0) is None and len(history._tracks) == MAX_TRACKS
+
+
+def test_live_serves_while_it_runs(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(60):
+        cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.full((64, 96, 3), 70, np.uint8))
+    answers: list[dict[str, Any]] = []
+
+    def watch() -> None:
+        text = ""
+        while "watch at http://" not in text:
+            time.sleep(0.01)
+            text += capsys.readouterr().out
+        url = urlsplit(text.split("watch at ")[1].split()[0])
+        connection = http.client.HTTPConnection("127.0.0.1", url.port, timeout=20)
+        connection.request("GET", "/next")
+        answers.append(unpack(connection.getresponse().read())[0])
+        connection.close()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    command = [str(tmp_path), "--model", str(tiny_model), "--provider", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*command, "--realtime", "--no-video", "--serve", "127.0.0.1:0"]) == 0
+    watching.join()
+    assert answers[0]["about"] == {
+        "model": "tiny",
+        "source": answers[0]["about"]["source"],
+        "boxes": {"pedestrian": "#ff6b6b", "car": "#4fc3f7"},
+        "heads": answers[0]["about"]["heads"],
+    }
+    assert answers[0]["status"]["on"] == "CPU" and list(answers[0]["about"]["heads"]) == ["scene", "drive"]
+    assert not any(thread.name == "page" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("extra", [["clip.mp4"], ["127.0.0.1:1", "clip.mp4"]])
+def test_a_source_that_serve_swallowed_is_explained(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 96, 3), np.uint8))
+    command = [str(tmp_path), "--model", str(tiny_model), "--provider", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*command, "--serve", *extra]) == 2
+    err = capsys.readouterr().err
+    assert "a SOURCE goes before" in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 # --- in a browser

@@ -24,7 +24,11 @@ class CocoWriter:
 
     def __init__(self, results: str | Path, frames: str | Path) -> None:
         self._results = _GrowingList(results, "[", "]")
-        self._frames = _GrowingList(frames, _frames_head(()), "]}")
+        try:
+            self._frames = _GrowingList(frames, _frames_head(()), "]}")
+        except OSError:
+            self._results.close()
+            raise
 
     def write(
         self,

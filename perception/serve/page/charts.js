@@ -76,6 +76,9 @@ export function scores(canvas, samples, colours) {
     context.lineTo(width, Math.round(y(value)) + 0.5);
     context.stroke();
   }
+  context.fillStyle = ink("--quiet");
+  context.fillText("1", 2, y(1) + 12);
+  context.fillText("0.5", 2, y(0.5) + 12);
   context.lineWidth = 2;
   context.lineCap = "round";
   for (let i = 0; i < samples.length; i++) {

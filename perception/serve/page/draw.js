@@ -28,17 +28,17 @@ export function layersOf(about) {
   return layers;
 }
 
-// 256 RGBA colours of one head for the layers that are on; null = nothing to paint
+// What to paint of one head: 256 RGBA colours for the layers that are on, and which id fades with distance; null = nothing
 function palette(head, classes, on) {
   const table = new Uint32Array(256);
   const put = (id, [r, g, b], alpha) => { table[id] = ((Math.round(255 * alpha) << 24) | (b << 16) | (g << 8) | r) >>> 0; };
-  let any = false;
+  let any = false, fading = -1;
   classes.forEach(([name, hex], id) => {
-    if (name === "drivable" && on.has(`${head}/drivable`)) { put(id, rgb(ROAD), 0.3); any = true; }
-    else if (name === "lane marking" && on.has(`${head}/lanes`)) { put(id, rgb(LANE), 0.9); any = true; }
+    if (name === "drivable" && on.has(`${head}/drivable`)) { put(id, rgb(ROAD), 0.34); any = true; fading = id; }
+    else if (name === "lane marking" && on.has(`${head}/lanes`)) { put(id, rgb(LANE), 0.85); any = true; }
     else if (on.has(head)) { put(id, rgb(hex), 0.5); any = true; }
   });
-  return any ? table : null;
+  return any ? { table, fading } : null;
 }
 
 export class Picture {
@@ -82,16 +82,24 @@ export class Picture {
     }
   }
 
-  paint(map, table) {
-    if (!table) return;
+  paint(map, colours) {
+    if (!colours) return;
+    const { table, fading } = colours;
     const [h, w] = map.hw;
     const { small, canvas, context } = this;
     if (small.width !== w || small.height !== h) { small.width = w; small.height = h; }
     const pixels = new Uint32Array(w * h);
     for (let i = 0; i < pixels.length; i++) pixels[i] = table[map.ids[i]];
+    const first = fading < 0 ? h : Math.floor(map.ids.indexOf(fading) / w); // the road is stronger near the camera
+    for (let y = Math.max(first, 0); y < h; y++) {
+      const near = 0.35 + 0.65 * (y - first) / Math.max(h - first, 1);
+      const tint = ((Math.round((table[fading] >>> 24) * near) << 24) | (table[fading] & 0xffffff)) >>> 0;
+      for (let i = y * w; i < (y + 1) * w; i++) if (map.ids[i] === fading) pixels[i] = tint;
+    }
     small.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), w, h), 0, 0);
-    context.imageSmoothingEnabled = true;
+    context.filter = `blur(${Math.max(0.45 * canvas.width / w, 0.5)}px)`; // no stairs
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    context.filter = "none";
   }
 
   outline(xyxy, colour, strength, dash = []) {
