@@ -3,7 +3,13 @@
 python -m perception.live [SOURCE] [--model FILE.onnx] [--out DIR]
 
 Files: every frame is processed, in order. Cameras, streams and --realtime: the newest frame wins, the others are
-counted as dropped. Without SOURCE it runs on demo footage.
+counted as dropped, and tracks are carried on through them; with --no-drop every frame is processed there too, and the
+source has to wait. Without SOURCE it runs on demo footage.
+
+Exit codes: 0 = the source, --max-frames, Ctrl-C or SIGTERM ended it, and all files are complete. 2 = a mistake in the
+input, or the files could not be written any more (disk full, folder gone): one line on standard error, and what was
+written before can be read. 130 = interrupted twice. 1 = a bug of ours, with a traceback. Killed outright (SIGKILL), the
+records have every frame that was finished, and the video all but its last second.
 """
 
 from __future__ import annotations
@@ -12,10 +18,9 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -28,16 +33,18 @@ from perception.cli import run
 from perception.engine import Provider
 from perception.frames import FrameSource, open_source
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
-from perception.newest import newest
-from perception.outputs.sinks import Output, Outputs, Sink, require_extras
+from perception.newest import Arrival, every, newest
+from perception.outputs.choice import Output, require_extras
 from perception.overlay import status_bar
-from perception.structures import Frame
+from perception.pipeline import pipeline
+from perception.sinks import Sink, close_sinks, open_sinks
+from perception.stages import ROOM, Passage, Stages, arrived
 from perception.timings import Timings
 from perception.tracks import Tracker, TrackerConfig
 
 __all__ = ["LiveConfig", "live", "main"]
 
-STAGES = ("read", "preprocess", "inference", "postprocess", "track", "overlay", "write")
+STAGES = ("read", "preprocess", "inference", "postprocess", "track")  # and one for each sink
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,8 @@ class LiveConfig:
     """Folder for the outputs."""
     realtime: bool = False
     """Play a file at its own speed and keep only the newest frame, as with a camera."""
+    no_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Process every frame of a live source or with --realtime as well, however late: the reading waits."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Stop after so many processed frames."""
     outputs: tuple[Output, ...] = ("records", "video")
@@ -77,7 +86,8 @@ def live(config: LiveConfig) -> dict[str, Any]:
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
     require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
-    model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
+    with _notice(f"loading and warming up {_name(config)} ..."):
+        model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
     path = config.source
     if path is None:
@@ -86,83 +96,145 @@ def live(config: LiveConfig) -> dict[str, Any]:
         path, credit = demo_source()
         print(credit, flush=True)
     with open_source(path) as source, _stop_on_signals() as stop, _page(config, source.name) as pages:
-        summary = _process(config, model, source, stop, pages)
+        summary = process(config, model, source, stop, pages)
     print(_text(summary), flush=True)
     return summary
 
 
-def _process(
-    config: LiveConfig, model: Model, source: FrameSource, stop: _Stop, pages: Sequence[Sink]
+def process(
+    config: LiveConfig, model: Model, source: FrameSource, stop: _Stop, more: Sequence[Sink] = ()
 ) -> dict[str, Any]:
-    """The loop: read, infer, track, draw, write. Returns the summary."""
+    """The loop: read, infer, track, and write into the sinks, and `more` of them, all at the same time.
+
+    Returns the summary.
+    """
     names = model.engine.metadata.box_names
     follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
     tracker = Tracker(follow, names) if names else Tracker()  # a model may have class maps only
-    timings = {name: Timings() for name in (*STAGES, "total", "age")}
-    frames = detections = objects = next_id = dropped = 0
-    only_newest = source.live or config.realtime
-    started = perf_counter()
-    arrivals = newest(source, paced=not source.live, stop=stop) if only_newest else _every(source)
-    with closing(arrivals), ExitStack() as files:
-        timed = _timed(arrivals)
-        first = next(timed, None)
+    tally = _Tally(only_newest=(source.live or config.realtime) and not config.no_drop)
+    stages = Stages(model, tracker, config.score_threshold, lambda passage: tally.status(passage, model))
+    arrivals = (newest if tally.only_newest else every)(source, config.realtime and not source.live, stop)
+    with closing(arrivals):
+        first = next(arrivals, None)
         if first is None:
             if stop.is_set():
                 raise KeyboardInterrupt
             raise ValueError("; ".join([f"{source.name}: no frame could be read", *source.warnings]))
-        kinds = _outputs(config)
-        output = files.enter_context(
-            Outputs(
-                kinds, config.out, model=_name(config), source=source.name, fps=source.fps, hw=first[0].hw, more=pages
-            )
-        )
-        total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
-        bar = files.enter_context(tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()))
-        for frame, arrival, read_ms in chain([first], timed):
-            result = model(frame.image)
-            begin = perf_counter()
-            tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
-            result = result.above(config.score_threshold)
-            spent = {"read": read_ms, **model.timings_ms, "track": _ms_since(begin)}
-            dropped += frame.id - next_id
-            next_id = frame.id + 1
-            status = status_bar(
-                fps=frames / (perf_counter() - started),
-                p50_ms=timings["total"].percentile(50),
-                p99_ms=timings["total"].percentile(99),
-                dropped=dropped if only_newest else None,
-                provider=model.provider_reason.split(":")[0],
-                frame_id=frame.id,
-                timestamp_s=frame.timestamp_s,
-            )
-            spent |= output.write(frame, result, tracks, spent, status)
-            spent |= {"total": sum(spent.values()), "age": _ms_since(arrival)}
-            for name, ms in spent.items():
-                timings[name].add(ms)
-            frames += 1
-            detections += len(result.detections)
-            objects = max([objects, *(track.id for track in tracks)])  # ids are given in order, from 1
-            bar.update()
-            if stop.is_set() or frames == config.max_frames:
-                break
-    seconds = perf_counter() - started  # the files are closed: the frames that the encoder held back are in it
+        about = {"model": _name(config), "source": source.name}
+        sinks = open_sinks(_outputs(config), config.out, **about, fps=source.fps, first=first.frame, more=more)
+        try:
+            total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
+            coming = arrived(_limited(first, arrivals, config.max_frames))
+            with (
+                closing(_passages(coming, stages, sinks, tally.only_newest)) as passages,
+                tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()) as bar,
+            ):
+                for passage in passages:
+                    tally.add(passage)
+                    bar.set_postfix_str(tally.line(model), refresh=False)
+                    bar.update()
+        except BaseException:
+            close_sinks(sinks, failed=True)
+            if not tally.frames:
+                for file in (file for sink in sinks for file in sink.files):
+                    file.unlink(missing_ok=True)
+            raise
+        close_sinks(sinks)
+    seconds = perf_counter() - tally.started  # the files are closed: the frames that the encoder held back are in it
+    stopped = stop.reason or ("max frames" if tally.frames == config.max_frames else "end of source")
     return {
         "source": source.name,
         "model": _name(config),
         "provider": model.provider_reason,
-        "mode": "newest frame" if only_newest else "every frame",
-        "ended": stop.reason or ("max frames" if frames == config.max_frames else "end of source"),
-        "frames": frames,
-        "dropped": dropped,
-        "seconds": round(seconds, 3),
-        "fps": round(frames / seconds, 2),
-        "detections": detections,
-        "tracks": objects,
-        "stages_ms": {name: timings[name].summary() for name in (*STAGES, "total")},
-        "frame_age_ms": timings["age"].summary(),
-        "files": [str(file) for file in output.files],
+        "mode": "newest frame" if tally.only_newest else "every frame",
+        "ended": stopped,
+        **tally.summary(seconds),
+        "files": [str(file) for sink in sinks for file in sink.files],
         "warnings": list(source.warnings),
     }
+
+
+def _passages(
+    coming: Generator[Passage, None, None], stages: Stages, sinks: Sequence[Sink], only_newest: bool
+) -> Generator[Passage, None, None]:
+    """The frames that have been through all stages; how these are spread over threads says stages.py."""
+    ends = [stages.follow, *(stages.into(sink) for sink in sinks)]
+    if only_newest:
+        return pipeline(_inferred(coming, stages), ends, ROOM)
+    return pipeline(coming, [stages.prepare, stages.infer, *ends], ROOM)
+
+
+def _inferred(coming: Generator[Passage, None, None], stages: Stages) -> Generator[Passage, None, None]:
+    with closing(coming):
+        for passage in coming:
+            yield stages.infer(stages.prepare(passage))
+
+
+class _Tally:
+    """What a run has done so far. `add` and `status` may be called from two threads."""
+
+    def __init__(self, only_newest: bool) -> None:
+        self.only_newest = only_newest
+        self.started = perf_counter()
+        self.frames = self.detections = self.objects = self.dropped = self._next_id = 0
+        self._timings: dict[str, Timings] = {name: Timings() for name in (*STAGES, "total", "age")}
+
+    def add(self, passage: Passage) -> None:
+        """Count a frame that is through."""
+        assert passage.result is not None
+        lost = passage.frame.id - self._next_id
+        assert lost == 0 or self.only_newest, f"frame {self._next_id} was lost"
+        self.dropped += lost
+        self._next_id = passage.frame.id + 1
+        spent = {**passage.spent, **passage.written}
+        spent["total"] = sum(spent.values()) - spent["age"]
+        for name, ms in spent.items():
+            self._timings.setdefault(name, Timings()).add(ms)
+        self.frames += 1
+        self.detections += len(passage.result.detections)
+        self.objects = max([self.objects, *(track.id for track in passage.tracks)])  # ids are given in order, from 1
+
+    @property
+    def fps(self) -> float:
+        return self.frames / (perf_counter() - self.started)
+
+    def status(self, passage: Passage, model: Model) -> dict[str, str]:
+        """The overlay's status bar."""
+        age = self._timings["age"]
+        return status_bar(
+            fps=self.fps,
+            p50_ms=age.percentile(50),
+            p99_ms=age.percentile(99),
+            dropped=self.dropped if self.only_newest else None,
+            provider=model.provider_reason.split(":")[0],
+            frame_id=passage.frame.id,
+            timestamp_s=passage.frame.timestamp_s,
+        )
+
+    def line(self, model: Model) -> str:
+        """The same for the terminal."""
+        age = self._timings["age"]
+        drops = f", {self.dropped} dropped" if self.only_newest else ""
+        return (
+            f"age p50 {age.percentile(50):.0f} p99 {age.percentile(99):.0f} ms{drops}, "
+            + (model.provider_reason.split(":")[0])
+        )
+
+    def summary(self, seconds: float) -> dict[str, Any]:
+        """The figures, for a run that took so long. "share" is the part of a stage in the work of all of them."""
+        stages = {name: timings for name, timings in self._timings.items() if name not in ("total", "age")}
+        work = sum(timings.summary()["mean"] for timings in stages.values()) or 1.0
+        rows = {name: {**t.summary(), "share": round(t.summary()["mean"] / work, 4)} for name, t in stages.items()}
+        return {
+            "frames": self.frames,
+            "dropped": self.dropped,
+            "seconds": round(seconds, 3),
+            "fps": round(self.frames / seconds, 2),
+            "detections": self.detections,
+            "tracks": self.objects,
+            "stages_ms": {**rows, "total": self._timings["total"].summary()},
+            "frame_age_ms": self._timings["age"].summary(),
+        }
 
 
 class _Stop(threading.Event):
@@ -193,20 +265,27 @@ def _stop_on_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _every(source: FrameSource) -> Generator[tuple[Frame, float], None, None]:
-    """(frame, when it was read) for every frame, in order."""
-    for frame in source:
-        yield frame, perf_counter()
+def _limited(
+    first: Arrival, arrivals: Generator[Arrival, None, None], count: int | None
+) -> Generator[Arrival, None, None]:
+    """`first` and what comes after it, at most `count` together."""
+    with closing(arrivals):
+        yield first
+        taken = 1
+        while taken != count and (arrival := next(arrivals, None)) is not None:
+            taken += 1
+            yield arrival
 
 
-def _timed(arrivals: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, float, float]]:
-    """(frame, arrival, milliseconds that the frame was waited for)."""
-    while True:
-        begin = perf_counter()
-        item = next(arrivals, None)
-        if item is None:
-            return
-        yield *item, _ms_since(begin)
+@contextmanager
+def _notice(text: str) -> Iterator[None]:
+    """Say on a terminal what one waits for; gone afterwards."""
+    shown = sys.stderr.isatty()
+    print(text * shown, end="\r" * shown, file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(" " * len(text) * shown, end="\r" * shown, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -233,11 +312,7 @@ def _name(config: LiveConfig) -> str:
     return (config.model or BUNDLED_MODEL).stem
 
 
-def _ms_since(begin: float) -> float:
-    return 1e3 * (perf_counter() - begin)
-
-
-def _text(summary: dict[str, Any]) -> str:
+def _text(summary: Mapping[str, Any]) -> str:
     """The summary for people."""
     rows = {**summary["stages_ms"], "frame age": summary["frame_age_ms"]}
     columns = ("p50", "p90", "p99", "max")
@@ -245,8 +320,13 @@ def _text(summary: dict[str, Any]) -> str:
         [
             "{frames} frames in {seconds:.2f} s = {fps:.1f} frames per second, from file to files".format(**summary),
             "{source}: {mode}, {dropped} dropped, {detections} detections, {tracks} tracks; {ended}".format(**summary),
-            "milliseconds" + "".join(f"{name:>9}" for name in columns),
-            *(f"{name:<12}" + "".join(f"{row[column]:9.2f}" for column in columns) for name, row in rows.items()),
+            "milliseconds" + "".join(f"{name:>9}" for name in columns) + "    share",
+            *(
+                f"{name:<12}"
+                + "".join(f"{row[column]:9.2f}" for column in columns)
+                + (f"{row['share']:9.1%}" if "share" in row else "")
+                for name, row in rows.items()
+            ),
             "wrote " + ", ".join(summary["files"]),
         ]
     )

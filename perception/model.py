@@ -57,7 +57,7 @@ class Model:
         self.engine = engine
         self.score_threshold = score_threshold
         self.timings_ms: dict[str, float] = {}
-        self._tensor = np.zeros((1, *engine.input_hw, 3), np.uint8)
+        self._tensor = self.buffer()
 
     @property
     def provider_reason(self) -> str:
@@ -71,12 +71,26 @@ class Model:
 
     def raw(self, frame_bgr: np.ndarray) -> tuple[Mapping[str, np.ndarray], Letterbox]:
         """The lighter path: the engine's outputs as they are, in model pixels, and the Letterbox that leads back."""
+        letterbox = self.prepare(frame_bgr, self._tensor)
+        return self.infer(self._tensor), letterbox
+
+    def buffer(self) -> np.ndarray:
+        """A (1, h, w, 3) uint8 tensor for `prepare` to fill."""
+        return np.zeros((1, *self.engine.input_hw, 3), np.uint8)
+
+    def prepare(self, frame_bgr: np.ndarray, out: np.ndarray) -> Letterbox:
+        """Fill `out`, a `buffer()`. `prepare`, `infer` and `result` may each be in a thread of its own."""
         start = perf_counter()
-        _, letterbox = tensor_from_frame(frame_bgr, self.engine.input_hw, out=self._tensor[0])
-        prepared = perf_counter()
-        outputs = self.engine.run(self._tensor)
-        self.timings_ms = {"preprocess": 1e3 * (prepared - start), "inference": 1e3 * (perf_counter() - prepared)}
-        return outputs, letterbox
+        _, letterbox = tensor_from_frame(frame_bgr, self.engine.input_hw, out=out[0])
+        self.timings_ms["preprocess"] = 1e3 * (perf_counter() - start)
+        return letterbox
+
+    def infer(self, tensor: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The engine's outputs for a buffer that `prepare` filled."""
+        start = perf_counter()
+        outputs = self.engine.run(tensor)
+        self.timings_ms["inference"] = 1e3 * (perf_counter() - start)
+        return outputs
 
     def result(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox) -> Result:
         """Outputs of `raw` -> Result in the pixels of the frame."""

@@ -2,23 +2,49 @@
 
 A camera goes on whether anybody looks or not. Queueing its frames only makes every answer older; so each new frame
 replaces the one that waits. `Frame.id` counts in the source: the gaps between the frames that come out are the drops.
+`every` loses nothing: for it, whoever is slow holds up the reading.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable
 from time import perf_counter
+from typing import NamedTuple
 
 from perception.structures import Frame
 
-__all__ = ["newest"]
+__all__ = ["Arrival", "every", "newest"]
 
+TOLD = 1000  # of the frames lost between two others, so many are named; memory stays bounded if the model hangs
 POLL_S = 0.1  # how often a wait looks at `stop`
 
 
-def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[tuple[Frame, float], None, None]:
-    """Yield (frame, arrival) with the newest frame each time; the last frame is never lost.
+class Arrival(NamedTuple):
+    """A frame and when it came."""
+
+    frame: Frame
+    at: float  # seconds of time.perf_counter
+    lost: tuple[tuple[int, float], ...] = ()  # (id, timestamp_s) of the frames between this and the one before it
+
+
+def every(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[Arrival, None, None]:
+    """Yield each frame, in order; `paced` and `stop` as in `newest`."""
+    origin: float | None = None
+    for frame in frames:
+        at = perf_counter()
+        if paced:
+            origin = at - frame.timestamp_s if origin is None else origin
+            at = origin + frame.timestamp_s
+            stop.wait(max(0.0, at - perf_counter()))
+        if stop.is_set():
+            return
+        yield Arrival(frame, at)
+
+
+def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[Arrival, None, None]:
+    """Yield the newest frame each time; the last frame is never lost.
 
     Args:
         frames: read in a thread of its own, until it ends or this generator is closed.
@@ -26,9 +52,10 @@ def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Gener
             slower than that, arrival still is the time that was due, so that the delay shows in the frame's age.
         stop: ends the waiting, and with it the frames.
 
-    `arrival` is in seconds of `time.perf_counter`. An error in `frames` is raised here, after the frames before it.
+    An error in `frames` is raised here, after the frames before it.
     """
-    slot: list[tuple[Frame, float]] = []  # none or one
+    slot: list[Arrival] = []  # none or one
+    lost: deque[tuple[int, float]] = deque(maxlen=TOLD)
     errors: list[BaseException] = []
     ready = threading.Condition()
     left, over = threading.Event(), threading.Event()
@@ -45,7 +72,8 @@ def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Gener
                 if left.is_set():
                     return
                 with ready:
-                    slot[:] = [(frame, arrival)]
+                    lost.extend((waiting.frame.id, waiting.frame.timestamp_s) for waiting in slot)
+                    slot[:] = [Arrival(frame, arrival)]
                     ready.notify()
         except BaseException as error:
             errors.append(error)
@@ -61,7 +89,8 @@ def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Gener
             with ready:
                 while not (slot or over.is_set() or stop.is_set()):
                     ready.wait(POLL_S)
-                item = slot.pop() if slot and not stop.is_set() else None
+                item = slot.pop()._replace(lost=tuple(lost)) if slot and not stop.is_set() else None
+                lost.clear()
             if item is not None:
                 yield item
             elif errors:

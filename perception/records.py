@@ -36,6 +36,7 @@ class RecordWriter(OutputFile):
         super().__init__(path)
         self.model, self.source = model, source
         self._headed = False
+        self._names: Sequence[str] = ()
         try:
             self._file = self.path.open("w", encoding="ascii", newline="\n")
         except OSError as error:
@@ -62,7 +63,15 @@ class RecordWriter(OutputFile):
                 "expected finite ones; check the model"
             ) from None
         self._head(result.box_names, result.map_names, self.source or frame.source)
+        self._names = result.box_names
         self._put(line)
+
+    def skipped(self, frame_id: int, timestamp_s: float, hw: tuple[int, int], tracks: Sequence[Track]) -> None:
+        """Add a frame that was dropped, with its tracks where they are expected. Comes after the first `write`."""
+        self.require_open()
+        rows = [_track(track, self._names) for track in tracks]
+        entry = {"frame": frame_id, "timestamp_s": round(timestamp_s, 6), "hw": hw, "inferred": False, "boxes": []}
+        self._put(_line({**entry, "tracks": rows, "areas": {}, "timings_ms": {}}))
 
     def close(self) -> None:
         """Complete the file. More than once does no harm. Raises OSError if the rest can not be written."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -148,6 +149,17 @@ class Tracker:
         states = states + self._born(boxes[free], scores[free], votes[free])
         self._states = states[self._alive(states)]
         return self._output()
+
+    def predicted(self, timestamp_s: float) -> list[Track]:
+        """Where the confirmed tracks are expected at a later time, for a frame that was not looked at.
+
+        As `update` without detections would say; nothing changes in the tracker.
+        """
+        if not timestamp_s >= self._time_s:
+            raise ValueError(f"timestamp_s must not be before the last update, {self._time_s}, but got {timestamp_s}")
+        if not math.isfinite(self._time_s):
+            return []
+        return deepcopy(self).update(Detections.empty(), timestamp_s, self._frame_hw)
 
     def _measured(self, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One row an object: boxes (D, 4), scores (D,), votes (D, C) with the score given to each class."""

@@ -82,7 +82,7 @@ def test_every_frame_of_a_file_comes_out_in_order(
     assert summary["ended"] == "end of source" and summary["tracks"] == 2 and summary["detections"] == 60
     assert summary["files"] == [str(tmp_path / "out" / name) for name in ("records.jsonl", "overlay.mp4")]
     assert summary["warnings"] == [] and summary["fps"] == pytest.approx(30 / summary["seconds"], rel=0.01)
-    for stage in ("read", "preprocess", "inference", "postprocess", "track", "overlay", "write", "total"):
+    for stage in ("read", "preprocess", "inference", "postprocess", "track", "records", "video", "total"):
         times = summary["stages_ms"][stage]
         assert 0 < times["p50"] <= times["p90"] <= times["p99"] <= times["max"], stage
     assert summary["frame_age_ms"]["p50"] > 0
@@ -133,7 +133,11 @@ def test_a_model_without_boxes(
 def test_realtime_paces_and_counts_drops_by_id(run: Callable[..., dict[str, Any]], drive: Path, tmp_path: Path) -> None:
     summary = run(drive, "--realtime", "--no-video")
     assert summary["mode"] == "newest frame" and summary["seconds"] >= 29 / FPS - 0.01
-    assert summary["frames"] + summary["dropped"] == 30 and len(records(tmp_path / "out")) == summary["frames"]
+    lines = records(tmp_path / "out")
+    assert summary["frames"] + summary["dropped"] == 30
+    assert [line["frame"] for line in lines] == list(range(30))  # those that were dropped have a line too
+    assert [line["timestamp_s"] for line in lines] == pytest.approx([i / FPS for i in range(30)])
+    assert sum(line.get("inferred", True) for line in lines) == summary["frames"]
 
 
 def test_a_folder_of_images(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

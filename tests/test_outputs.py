@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -16,9 +18,10 @@ import numpy as np
 import pytest
 
 from perception.live import main
-from perception.outputs import sinks
-from perception.outputs.sinks import FILES, Output, Outputs, require_extras
+from perception.outputs import choice
+from perception.outputs.choice import FILES, Output, require_extras
 from perception.records import SCHEMA, read_records, record
+from perception.sinks import close_sinks, open_sinks
 from perception.structures import Detections, Frame, Result, Track
 
 ROOT = Path(__file__).parents[1]
@@ -43,12 +46,29 @@ def tracks(i: int = 0) -> list[Track]:
     return [seen, Track(4, (0.0, 0.0, 9.0, 9.0), 0.5, 1, 2.0, unseen_s=0.2)]
 
 
+@contextmanager
+def opened(folder: Path, *outputs: Output, hw: tuple[int, int] = HW) -> Iterator[Callable[..., None]]:
+    """Sinks for these outputs; call it with a frame number, and a frame or result other than the usual ones."""
+    first = Frame(np.zeros((*hw, 3), np.uint8), 0, 0.0, "drive.mp4")
+    sinks = open_sinks(outputs, folder, model="tiny", source="drive.mp4", fps=25, first=first)
+
+    def put(i: int, image: Frame | None = None, seen: Result | None = None) -> None:
+        for sink in sinks:
+            sink.write(image or frame(i), seen or result(i), tracks(i), {"inference": 1.5}, {"fps": "25"})
+
+    try:
+        yield put
+    except BaseException:
+        close_sinks(sinks, failed=True)
+        raise
+    close_sinks(sinks)
+
+
 def write(folder: Path, *outputs: Output, n: int = 3) -> Path:
     """A run of `n` frames."""
-    with Outputs(outputs, folder, model="tiny", source="drive.mp4", fps=25, hw=HW) as files:
+    with opened(folder, *outputs) as put:
         for i in range(n):
-            spent = files.write(frame(i), result(i), tracks(i), {"inference": 1.5}, {"fps": "25"})
-            assert set(spent) == {"overlay", "write"} and min(spent.values()) >= 0
+            put(i)
     return folder
 
 
@@ -74,10 +94,10 @@ def test_coco_results_load_into_pycocotools(tmp_path: Path) -> None:
 
 
 def test_coco_is_whole_after_every_frame(tmp_path: Path) -> None:
-    with Outputs(["coco"], tmp_path, model="tiny", source="drive.mp4", fps=25, hw=HW) as files:
+    with opened(tmp_path, "coco") as put:
         for i in range(-1, 4):
             if i >= 0:
-                files.write(frame(i), result(i), [], {}, {})
+                put(i)
             assert len(json.loads((tmp_path / "coco_results.json").read_text())) == 2 * (i + 1)
             assert len(json.loads((tmp_path / "coco_frames.json").read_text())["images"]) == i + 1
 
@@ -85,9 +105,8 @@ def test_coco_is_whole_after_every_frame(tmp_path: Path) -> None:
 def test_frames_without_anything(tmp_path: Path) -> None:
     nothing = Result(Detections.empty(), {}, (), {})
     outputs: list[Output] = ["records", "video", "mot", "coco"]
-    with Outputs(outputs, tmp_path, model="tiny", source="drive.mp4", fps=25, hw=HW) as files:
-        files.write(frame(0), nothing, [], {}, {})
-    assert (tmp_path / "mot.txt").read_text() == ""
+    with opened(tmp_path, *outputs) as put:
+        put(0, seen=nothing)
     assert json.loads((tmp_path / "coco_results.json").read_text()) == []
     assert len(read_records(tmp_path / "records.jsonl")[1]) == 1
 
@@ -138,12 +157,12 @@ def test_several_at_once_and_what_they_are_called(tmp_path: Path) -> None:
 def test_one_that_can_not_be_opened_leaves_none_behind(tmp_path: Path) -> None:
     (tmp_path / "mot.txt").mkdir()
     with pytest.raises(OSError, match=r"mot\.txt: can not be written"):
-        Outputs(["records", "coco", "mot"], tmp_path, model="", source="", fps=25, hw=HW)
+        write(tmp_path, "records", "coco", "mot")
     assert [path.name for path in tmp_path.iterdir()] == ["mot.txt"]
 
 
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks, "find_spec", lambda name: None if name == "mcap" else object())
+    monkeypatch.setattr(choice, "find_spec", lambda name: None if name == "mcap" else object())
     require_extras(["records", "video", "rrd"])
     with pytest.raises(ValueError, match=re.escape("pip install 'driving-perception[mcap]'")):
         require_extras(["records", "mcap"])
@@ -187,7 +206,7 @@ def test_live_writes_what_is_asked_for(tiny_model: Path, tmp_path: Path, capsys:
 def test_live_names_a_missing_package_before_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sinks, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
     for options, remedy in ((["--outputs", "records", "rrd"], "[rerun]"), (["--serve"], "[serve]")):
         assert main(["no-such.mp4", "--out", str(tmp_path / "out"), *options]) == 2
         err = capsys.readouterr().err
@@ -206,15 +225,13 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, "tests")
-from test_outputs import frame, result, tracks, HW
-from perception.outputs.sinks import Outputs
+from test_outputs import opened
 from perception.structures import Frame
 noise = np.random.default_rng(0)
-files = Outputs(sys.argv[2:], Path(sys.argv[1]), model="tiny", source="drive.mp4", fps=25, hw=(400, 600))
-for i in range(20):
-    image = noise.integers(0, 256, (400, 600, 3), np.uint8)
-    files.write(Frame(image, i, i / 25, "drive.mp4"), result(i), tracks(i), {}, {})
-os.kill(os.getpid(), signal.SIGKILL)
+with opened(Path(sys.argv[1]), *sys.argv[2:], hw=(400, 600)) as put:
+    for i in range(20):
+        put(i, Frame(noise.integers(0, 256, (400, 600, 3), np.uint8), i, i / 25, "drive.mp4"))
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -262,7 +279,7 @@ def test_the_page_about_records_and_the_code_agree(tmp_path: Path) -> None:
     required = set(re.findall(r"^\| `([^`]+)` \| (?![^|]*optional)", fields, re.M))
     optional = set(re.findall(r"^\| `([^`]+)` \| [^|]*optional", fields, re.M))
     assert paths(header) == set(re.findall(r"^\| `([^`]+)` \|", page.split("A frame:")[0], re.M))
-    assert paths(entry) - optional == required and optional == {"tracks[].distance_m", "tracks[].ttc_s"}
+    assert paths(entry) - optional == required and optional == {"inferred", "tracks[].distance_m", "tracks[].ttc_s"}
     shown = [json.loads(line) for line in page.split("```json\n")[1].split("```")[0].splitlines()]
     assert paths(shown[0]) == paths(header) and paths(shown[1]) == paths(entry) - optional
     for output, names in FILES.items():

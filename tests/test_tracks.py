@@ -378,3 +378,25 @@ def test_wrong_configuration(wrong: dict[str, float]) -> None:
 def test_time_must_be_finite() -> None:
     with pytest.raises(ValueError, match="timestamp_s must be a finite number"):
         Tracker().update(Detections.empty(), float("nan"), HW)
+
+
+def test_predicted_is_what_update_without_detections_would_say_and_changes_nothing() -> None:
+    def seen(x: float) -> Detections:
+        box = np.array([[x, 20, x + 40, 60]], np.float32)
+        return Detections(box, np.array([0.9], np.float32), np.array([2]))
+
+    one, other = Tracker(), Tracker()
+    assert one.predicted(3.0) == []
+    for i in range(6):
+        for tracker in (one, other):
+            tracker.update(seen(10.0 + 4 * i), i / 10, (200, 400))
+    expected = one.predicted(0.6)
+    assert [round(track.unseen_s, 6) for track in expected] == [0.1] and expected[0].box[0] > 31
+    assert one.predicted(0.55) and one.predicted(0.6) == expected
+    assert one.update(seen(50.0), 0.7, (200, 400)) == other.update(seen(50.0), 0.7, (200, 400))
+    other = Tracker()
+    for i in range(6):
+        other.update(seen(10.0 + 4 * i), i / 10, (200, 400))
+    assert other.update(Detections.empty(), 0.6, (200, 400)) == expected
+    with pytest.raises(ValueError, match="before the last update"):
+        one.predicted(0.1)

@@ -39,9 +39,9 @@ class History:
         spent: Mapping[str, float],
     ) -> None:
         """Take a frame. `seq` counts up by one, `now_s` is a monotonic clock, `spent` is milliseconds by stage."""
-        total_ms = spent.get("total", sum(spent.values()))
+        latency_ms = spent.get("age", sum(spent.values()))  # the age of the frame counts the waiting too
         with self._lock:
-            self._points.append((seq, round(now_s, 4), round(total_ms, 2), round(spent.get("inference", 0.0), 2)))
+            self._points.append((seq, round(now_s, 4), round(latency_ms, 2), round(spent.get("inference", 0.0), 2)))
             for track in tracks:
                 life = self._tracks.setdefault(track.id, {"id": track.id, "samples": deque(maxlen=MAX_SAMPLES)})
                 self._tracks.move_to_end(track.id)
@@ -53,7 +53,10 @@ class History:
                 self._tracks.popitem(last=False)
 
     def points(self, after: int) -> list[tuple[int, float, float, float]]:
-        """(seq, seconds, milliseconds of the frame, of the model) for every frame after `after` that is remembered."""
+        """(seq, seconds, latency ms, model ms) of the frames after `after` that are remembered, oldest first.
+
+        Latency is from capture to result; the model's own time is a part of it.
+        """
         with self._lock:
             newest = self._points[-1][0] if self._points else 0
             count = min(max(newest - after, 0), len(self._points))

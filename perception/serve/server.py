@@ -1,4 +1,4 @@
-"""Serves a page to watch a run while it goes on: a sink of results, with a web server in a thread of its own.
+"""Serves a page to watch a run while it goes on: a sink (see sinks.py), with a web server in a thread of its own.
 
 A browser asks for the newest frame when it has shown the last one. So there is no queue: a slow browser misses frames,
 and neither the loop nor another browser waits for it. While nobody looks, a frame costs the loop microseconds.
@@ -30,6 +30,7 @@ from starlette.staticfiles import StaticFiles
 from perception.serve.access import Address, Gate
 from perception.serve.history import History
 from perception.serve.view import View, about
+from perception.sinks import Sink
 from perception.structures import Frame, Result, Track
 
 __all__ = ["PageServer"]
@@ -40,8 +41,8 @@ WAIT_S = 10.0  # how long a question for the next frame stays open
 MAX_CONNECTIONS = 64
 
 
-class PageServer:
-    """A sink (see outputs/sinks.py) that shows every frame to whoever looks.
+class PageServer(Sink):
+    """Shows every frame to whoever looks.
 
     Args:
         address: "HOST:PORT", see `Address.parse`; port 0 = any free one.
@@ -50,8 +51,7 @@ class PageServer:
     Raises ValueError for an address that is none, OSError if it can not be had. The page is there until `close`.
     """
 
-    files: tuple[Path, ...] = ()
-    overlay_ms = 0.0
+    name = "page"
 
     def __init__(self, address: str = "", model: str = "", source: str = "") -> None:
         wanted = Address.parse(address)

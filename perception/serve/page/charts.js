@@ -97,7 +97,7 @@ export function scores(canvas, samples, colours) {
   context.fillText(`${samples.at(-1)[0].toFixed(1)} s`, width - 2, height - 3);
 }
 
-// points: [[seq, seconds, total ms, model ms], ...] -> frames per second over the second before each point
+// points: [[seq, seconds, latency ms, model ms], ...] -> frames per second over the second before each point
 export function rates(points) {
   const found = [];
   let from = 0;

@@ -1,0 +1,179 @@
+"""Where the results of a run go. Any number of sinks may be active: records, overlay video, and whatever else is added.
+
+A sink is an object with `write` and `close`, made for the first frame of a run. Each one has a thread of its own in the
+loop, so that a slow one holds up the others only when its queue is full; its methods are never called at the same time.
+To add one: a file that needs no drawing is a writer in outputs/ and two lines there and in `_writer`; else subclass
+Sink, and open it in `open_sinks`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from perception.outputs.choice import FILES, Output
+from perception.outputs.coco import CocoWriter
+from perception.outputs.mot import MotWriter
+from perception.overlay import draw
+from perception.records import RecordWriter
+from perception.structures import Frame, Result, Track
+from perception.video import VideoWriter
+
+__all__ = ["OverlayVideo", "Recorded", "Sink", "close_sinks", "open_sinks"]
+
+log = logging.getLogger(__name__)
+
+
+class Sink:
+    """Takes the results of a run, one frame after the other.
+
+    `files` are what it leaves behind; they are removed again if the run fails before the first frame is written.
+    """
+
+    name = "sink"
+    files: Sequence[Path] = ()
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        """Take one frame. None of the arguments may be changed or written into: other sinks see the same objects.
+
+        Args:
+            frame: what the model saw.
+            result: of the model, boxes over the score threshold only.
+            tracks: by rising id.
+            spent: milliseconds by stage up to here, and "age", from the capture of the frame to its tracks.
+            status: texts for a status bar, see overlay.status_bar.
+        """
+        raise NotImplementedError
+
+    def skipped(self, frame_id: int, timestamp_s: float, hw: tuple[int, int], tracks: Sequence[Track]) -> None:
+        """A frame that was dropped, and its tracks where they are expected; comes before the next one that was not."""
+
+    def close(self) -> None:
+        """Complete what was written. More than once does no harm. Raises OSError if that is not possible."""
+
+
+class Recorded(Sink):
+    """Files of one writer, such as records.jsonl; a writer that knows of dropped frames is told of them too."""
+
+    def __init__(self, output: Output, files: Sequence[Path], writer: _Writer) -> None:
+        self.name, self.files = output, files
+        self._writer = writer
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        self._writer.write(frame, result, tracks, spent)
+
+    def skipped(self, frame_id: int, timestamp_s: float, hw: tuple[int, int], tracks: Sequence[Track]) -> None:
+        if isinstance(self._writer, RecordWriter):
+            self._writer.skipped(frame_id, timestamp_s, hw, tracks)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class OverlayVideo(Sink):
+    """overlay.mp4: drawn and encoded."""
+
+    name = "video"
+
+    def __init__(self, path: Path, fps: float, hw: tuple[int, int]) -> None:
+        self.files = [path]
+        self._writer = VideoWriter(path, fps, hw)
+
+    def write(
+        self,
+        frame: Frame,
+        result: Result,
+        tracks: Sequence[Track],
+        spent: Mapping[str, float],
+        status: Mapping[str, str],
+    ) -> None:
+        self._writer.write(draw(frame.image, result, tracks, status), frame.timestamp_s)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def open_sinks(
+    outputs: Sequence[Output],
+    out: Path,
+    *,
+    model: str,
+    source: str,
+    fps: float,
+    first: Frame,
+    more: Sequence[Sink] = (),
+) -> list[Sink]:
+    """The sinks of a run whose first frame is `first`, and `more` that are open already.
+
+    If one can not be opened, the files of those before it are removed again.
+    """
+    sinks: list[Sink] = []
+    try:
+        for output in outputs:
+            files = [out / name for name in FILES[output]]
+            if output == "video":
+                sinks.append(OverlayVideo(files[0], fps, first.hw))
+            else:
+                sinks.append(Recorded(output, files, _writer(output, files, model, source)))
+    except BaseException:
+        close_sinks(sinks, failed=True)
+        for file in (file for sink in sinks for file in sink.files):
+            file.unlink(missing_ok=True)
+        raise
+    return [*sinks, *more]
+
+
+class _Writer(Protocol):
+    def write(self, frame: Frame, result: Result, tracks: Sequence[Track], timings: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _writer(output: Output, files: Sequence[Path], model: str, source: str) -> _Writer:
+    if output == "mot":
+        return MotWriter(files[0])
+    if output == "coco":
+        return CocoWriter(files[0], files[1])
+    if output == "mcap":
+        from perception.outputs.mcap_log import McapWriter
+
+        return McapWriter(files[0])
+    if output == "rrd":
+        from perception.outputs.rerun_log import RerunWriter
+
+        return RerunWriter(files[0])
+    return RecordWriter(files[0], model, source)
+
+
+def close_sinks(sinks: Sequence[Sink], failed: bool = False) -> None:
+    """Close all of them, whatever happens to one.
+
+    The first OSError is raised at the end; where the run has `failed` already, its error is the one to tell, and these
+    become warnings.
+    """
+    errors: list[OSError] = []
+    for sink in sinks:
+        try:
+            sink.close()
+        except OSError as error:
+            errors.append(error)
+    for late in errors if failed else errors[1:]:
+        log.warning("%s", late)
+    if errors and not failed:
+        raise errors[0]
