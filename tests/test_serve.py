@@ -402,9 +402,22 @@ def test_the_page_shows_the_run(drive: Drive, browse: Callable[[], Any]) -> None
     until(page, lambda: number(page, "frame") > still + 10)
 
 
-def test_the_page_says_when_the_run_has_ended(drive: Drive, browse: Callable[[], Any]) -> None:
+def test_the_page_says_when_a_run_has_ended_and_goes_on_with_the_next(drive: Drive, browse: Callable[[], Any]) -> None:
     page = browse()
+    page.click("[data-layer='trails']")
     drive.stop()
     drive.page.close()
     page.wait_for_selector("body[data-state='ended'], body[data-state='lost']")
+    following = PageServer(f"127.0.0.1:{drive.page.address.port}", "another", "other.mp4")
+    again = Drive(following)
+    again.start()
+    try:
+        page.wait_for_selector("body[data-state='live']")
+        assert "another on other.mp4" in page.inner_text("#about")
+        assert page.get_attribute("[data-layer='trails']", "aria-pressed") == "false"  # the choice is kept
+        assert page.get_attribute("[data-layer='tracks']", "aria-pressed") == "true"
+        advances(page)
+    finally:
+        again.stop()
+        following.close()
     page.close()
