@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from perception.sources import FrameSource, ImageFiles, LiveStream
+from perception.livestream import GIVE_UP_S, LiveStream
+from perception.sources import FrameSource, ImageFiles
 from perception.videofile import VideoFile
 
 __all__ = ["FrameSource", "open_source"]
@@ -23,13 +24,14 @@ STREAM_SCHEMES = frozenset("rtsp rtsps rtmp http https udp tcp srt rtp".split())
 NOMINAL_IMAGE_FPS = 10.0  # images carry no time; 10 Hz is the rate of KITTI
 
 
-def open_source(source: str | Path, image_fps: float = NOMINAL_IMAGE_FPS) -> FrameSource:
+def open_source(source: str | Path, image_fps: float = NOMINAL_IMAGE_FPS, give_up_s: float = GIVE_UP_S) -> FrameSource:
     """Open whatever `source` names.
 
     Args:
         source: path of a video or an image, folder of images, glob pattern of images ("drive/**/*.png"), number of a
             camera ("0"), or address of a stream (rtsp://, http:// ...). Images come in natural order: 2 before 10.
         image_fps: frames per second that images count as, because they carry no time.
+        give_up_s: a camera or stream that breaks off has so long to come back.
 
     Raises:
         FileNotFoundError: there is no such file, or the pattern matches nothing.
@@ -40,12 +42,12 @@ def open_source(source: str | Path, image_fps: float = NOMINAL_IMAGE_FPS) -> Fra
     if not (math.isfinite(image_fps) and image_fps > 0):
         raise ValueError(f"image_fps must be a number over 0, but got {image_fps}")
     if isinstance(source, str) and text.isdecimal():
-        return LiveStream(int(text))
+        return LiveStream(int(text), give_up_s)
     if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)):
         if scheme[1].lower() not in STREAM_SCHEMES:
             known = ", ".join(sorted(STREAM_SCHEMES))
             raise ValueError(f"{text}: unknown kind of address {scheme[1]!r}; expected one of {known}, or a path")
-        return LiveStream(text)
+        return LiveStream(text, give_up_s)
     path = Path(text).expanduser()
     if text and path.is_dir():
         images = _images(path.iterdir())
@@ -53,7 +55,7 @@ def open_source(source: str | Path, image_fps: float = NOMINAL_IMAGE_FPS) -> Fra
             raise ValueError(f"{text}: folder without images; expected {_suffixes()} directly in it{_nested(path)}")
         return ImageFiles(text, images, image_fps)
     if path.is_char_device():  # /dev/video0
-        return LiveStream(text)
+        return LiveStream(text, give_up_s)
     if path.is_file():
         return ImageFiles(path.name, [path], image_fps) if path.suffix.lower() in IMAGE_SUFFIXES else VideoFile(path)
     if not glob.has_magic(text):
@@ -65,7 +67,7 @@ def open_source(source: str | Path, image_fps: float = NOMINAL_IMAGE_FPS) -> Fra
     if not matches:
         raise FileNotFoundError(f"{text}: the pattern matches no file in {Path.cwd()}; expected images; is it quoted?")
     if len(matches) == 1 and matches[0].is_file():
-        return open_source(matches[0], image_fps)
+        return open_source(matches[0], image_fps, give_up_s)
     images = _images(matches)
     if not images:
         raise ValueError(

@@ -18,7 +18,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from tqdm import tqdm
 from perception.cli import run
 from perception.engine import Provider
 from perception.frames import FrameSource, open_source
+from perception.livestream import GIVE_UP_S
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import Arrival, every, newest
 from perception.outputs.choice import Output, require_extras
@@ -42,9 +43,10 @@ from perception.stages import ROOM, Passage, Stages, arrived
 from perception.timings import Timings
 from perception.tracks import Tracker, TrackerConfig
 
-__all__ = ["LiveConfig", "live", "main"]
+__all__ = ["LiveConfig", "Stop", "live", "main", "process"]
 
 STAGES = ("read", "preprocess", "inference", "postprocess", "track")  # and one for each sink
+LOOK_AFTER = 50  # frames: are the files still there?
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class LiveConfig:
     """Play a file at its own speed and keep only the newest frame, as with a camera."""
     no_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Process every frame of a live source or with --realtime as well, however late: the reading waits."""
+    give_up_s: float = GIVE_UP_S
+    """A camera or stream that breaks off is opened again and again for so many seconds; 0 = it ends the run."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Stop after so many processed frames."""
     outputs: tuple[Output, ...] = ("records", "video")
@@ -95,14 +99,19 @@ def live(config: LiveConfig) -> dict[str, Any]:
 
         path, credit = demo_source()
         print(credit, flush=True)
-    with open_source(path) as source, _stop_on_signals() as stop, _page(config, source.name) as pages:
+    with (
+        open_source(path, give_up_s=config.give_up_s) as source,
+        _stop_on_signals() as stop,
+        _page(config, source.name) as pages,
+    ):
+        stop.then = source.leave  # where the loop itself waits for a frame
         summary = process(config, model, source, stop, pages)
     print(_text(summary), flush=True)
     return summary
 
 
 def process(
-    config: LiveConfig, model: Model, source: FrameSource, stop: _Stop, more: Sequence[Sink] = ()
+    config: LiveConfig, model: Model, source: FrameSource, stop: Stop, more: Sequence[Sink] = ()
 ) -> dict[str, Any]:
     """The loop: read, infer, track, and write into the sinks, and `more` of them, all at the same time.
 
@@ -133,6 +142,8 @@ def process(
                     tally.add(passage)
                     bar.set_postfix_str(tally.line(model), refresh=False)
                     bar.update()
+                    if tally.frames % LOOK_AFTER == 0:
+                        _require_there(sinks)
         except BaseException:
             close_sinks(sinks, failed=True)
             if not tally.frames:
@@ -140,6 +151,7 @@ def process(
                     file.unlink(missing_ok=True)
             raise
         close_sinks(sinks)
+        _require_there(sinks)
     seconds = perf_counter() - tally.started  # the files are closed: the frames that the encoder held back are in it
     stopped = stop.reason or ("max frames" if tally.frames == config.max_frames else "end of source")
     return {
@@ -237,16 +249,17 @@ class _Tally:
         }
 
 
-class _Stop(threading.Event):
+class Stop(threading.Event):
     """Set when the user wants an end; `reason` is the name of the signal."""
 
     reason = ""
+    then: Callable[[], None] | None = None  # called once it is set
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
+def _stop_on_signals() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM set the event that is yielded, so that the files can be finished; a second one interrupts."""
-    stop = _Stop()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals belong to the main thread
         return
@@ -256,6 +269,8 @@ def _stop_on_signals() -> Iterator[_Stop]:
             raise KeyboardInterrupt
         stop.reason = signal.Signals(number).name
         stop.set()
+        if stop.then:
+            stop.then()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -263,6 +278,13 @@ def _stop_on_signals() -> Iterator[_Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _require_there(sinks: Sequence[Sink]) -> None:
+    """Raise OSError if a file was removed while it was written: what goes into it now is lost."""
+    for file in (file for sink in sinks for file in sink.files):
+        if not file.exists():
+            raise OSError(f"{file}: was removed while it was written; expected it to stay; run again")
 
 
 def _limited(

@@ -19,6 +19,7 @@ from perception.structures import Frame, Result, Track
 __all__ = ["SCHEMA", "RecordWriter", "class_name", "read_records", "record"]
 
 SCHEMA = 1  # docs/records.md says what changes it
+GEOMETRY = ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")  # of a track, where known
 
 
 class RecordWriter(OutputFile):
@@ -161,7 +162,7 @@ def _thing(box: Sequence[float], score: float, class_id: int, names: Sequence[st
 
 def _track(track: Track, names: Sequence[str]) -> dict[str, Any]:
     """A track; what geometry adds to it is there only where it is known."""
-    known = {name: getattr(track, name, None) for name in ("distance_m", "ttc_s")}
+    known = {name: getattr(track, name, None) for name in GEOMETRY}
     return {
         "id": track.id,
         **_thing(track.box, track.score, track.class_id, names),

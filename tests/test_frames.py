@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from perception.frames import FrameSource, open_source
-from perception.sources import ImageFiles, LiveStream
+from perception.livestream import LiveStream
+from perception.sources import ImageFiles
 from perception.structures import Frame
 from perception.videofile import VideoFile, _Clock
 
@@ -409,7 +410,7 @@ def test_motion_jpeg_over_http_is_live(monkeypatch: pytest.MonkeyPatch, caplog: 
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            with open_source(f"http://me:secret@127.0.0.1:{server.server_port}/video") as source:
+            with open_source(f"http://me:secret@127.0.0.1:{server.server_port}/video", give_up_s=0) as source:
                 frames = list(source)
         finally:
             server.shutdown()

@@ -157,6 +157,41 @@ def test_portrait_and_odd_sizes(run: Callable[..., dict[str, Any]], tmp_path: Pa
     assert len(video_frames(tmp_path / "out" / "overlay.mp4")) == 3
 
 
+def test_sizes_that_change_in_mid_stream(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """The video keeps the size of the first frame, records tell the size of each."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    sizes = [(120, 200), (120, 200), (60, 100), (200, 120), (16, 16)]
+    for i, (h, w) in enumerate(sizes):
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(render(i), (w, h)))
+    assert run(folder)["frames"] == 5
+    assert [tuple(line["hw"]) for line in records(tmp_path / "out")] == sizes
+    assert {image.shape for image in video_frames(tmp_path / "out" / "overlay.mp4")} == {(120, 200, 3)}
+
+
+def test_a_folder_with_a_broken_file(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), render(i))
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:100])
+    summary = run(folder)
+    assert summary["frames"] == 3 and [line["frame"] for line in records(tmp_path / "out")] == [0, 1, 2]
+    assert len(summary["warnings"]) == 1 and "2.png" in summary["warnings"][0]
+
+
+@pytest.mark.parametrize("hw", [(16, 16), (4320, 7680)])
+def test_tiny_and_huge_frames(run: Callable[..., dict[str, Any]], tmp_path: Path, hw: tuple[int, int]) -> None:
+    cv2.imwrite(str(tmp_path / "one.jpg"), cv2.resize(render(0), hw[::-1]))
+    summary = run(tmp_path / "one.jpg", "--no-video" if hw[0] > 1000 else "--video")
+    (line,) = records(tmp_path / "out")
+    assert summary["frames"] == 1 and tuple(line["hw"]) == hw
+    if hw[0] > 1000:
+        (car,) = (box for box in line["boxes"] if box["class"] == "car")
+        expected = np.array([10 * 38.4, 70 * 36, 60 * 38.4, 100 * 36])
+        np.testing.assert_allclose(car["xyxy"], expected, atol=2 * 7680 / 96)
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
@@ -279,7 +314,8 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     assert done.value.code == 0
-    options = "SOURCE --model --provider --out --realtime --max-frames --no-video --score-threshold --threads --json"
+    options = "SOURCE --model --provider --out --realtime --no-drop --give-up-s --max-frames --no-video"
+    options += " --score-threshold --threads --json"
     assert all(option in text for option in options.split()), text
 
 

@@ -20,7 +20,7 @@ import pytest
 from perception.live import main
 from perception.outputs import choice
 from perception.outputs.choice import FILES, Output, require_extras
-from perception.records import SCHEMA, read_records, record
+from perception.records import GEOMETRY, SCHEMA, read_records, record
 from perception.sinks import close_sinks, open_sinks
 from perception.structures import Detections, Frame, Result, Track
 
@@ -279,7 +279,7 @@ def test_the_page_about_records_and_the_code_agree(tmp_path: Path) -> None:
     required = set(re.findall(r"^\| `([^`]+)` \| (?![^|]*optional)", fields, re.M))
     optional = set(re.findall(r"^\| `([^`]+)` \| [^|]*optional", fields, re.M))
     assert paths(header) == set(re.findall(r"^\| `([^`]+)` \|", page.split("A frame:")[0], re.M))
-    assert paths(entry) - optional == required and optional == {"inferred", "tracks[].distance_m", "tracks[].ttc_s"}
+    assert paths(entry) - optional == required and optional == {"inferred", *(f"tracks[].{name}" for name in GEOMETRY)}
     shown = [json.loads(line) for line in page.split("```json\n")[1].split("```")[0].splitlines()]
     assert paths(shown[0]) == paths(header) and paths(shown[1]) == paths(entry) - optional
     for output, names in FILES.items():
