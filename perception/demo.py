@@ -12,7 +12,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from perception.records import VideoWriter
+from perception.video import VideoWriter
 
 __all__ = ["demo_source"]
 

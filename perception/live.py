@@ -37,8 +37,9 @@ from perception.frames import FrameSource, open_source
 from perception.livestream import GIVE_UP_S
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import Arrival
+from perception.outputs.choice import Output, require_extras
 from perception.pipeline import pipeline
-from perception.sinks import Sink, close_sinks, open_sinks
+from perception.sinks import MANY_CAMERAS, Sink, close_sinks, open_sinks
 from perception.stages import ROOM, Passage, Stages, arrived
 from perception.tally import Tally
 from perception.tracks import Tracker, TrackerConfig
@@ -60,7 +61,7 @@ class LiveConfig:
     provider: Provider = "auto"
     """What must run the model. Only auto may choose: CUDA where it works, else the CPU, and the first line says why."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/live")
-    """Folder for overlay.mp4 and records.jsonl."""
+    """Folder for the outputs."""
     realtime: bool = False
     """Play a file at its own speed and keep only the newest frame, as with a camera."""
     no_drop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -69,8 +70,12 @@ class LiveConfig:
     """A camera or stream that breaks off is opened again and again for so many seconds; 0 = it ends the run."""
     max_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Stop after so many processed frames, of all cameras together."""
+    outputs: tuple[Output, ...] = ("records", "video")
+    """What is left in --out: docs/records.md describes each. mcap and rrd need an extra."""
     video: bool = True
-    """Draw and write overlay.mp4."""
+    """--no-video leaves out the video, whatever --outputs says."""
+    serve: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[HOST:PORT]")] = None
+    """Serve a page to watch the run, by default at 127.0.0.1:8600; any other address asks for a token. Extra: serve."""
     score_threshold: float = SCORE_THRESHOLD
     """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
@@ -85,6 +90,11 @@ def live(config: LiveConfig) -> dict[str, Any]:
         raise ValueError(f"--max-frames must be at least 1, but got {config.max_frames}")
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
+    require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
+    if len(config.source) > 1 and (alone := [o for o in _outputs(config) if o not in MANY_CAMERAS]):
+        raise ValueError(f"--outputs {alone[0]} holds one camera, but got {len(config.source)}; run them one by one")
+    if len(config.source) > 1 and config.serve is not None:
+        raise ValueError(f"--serve shows one camera, but got {len(config.source)}; run them one by one")
     with _notice(f"loading and warming up {_name(config)} ..."):
         model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
@@ -99,15 +109,19 @@ def live(config: LiveConfig) -> dict[str, Any]:
         sources = [opened.enter_context(open_source(path, give_up_s=config.give_up_s)) for path in paths]
         stop = opened.enter_context(_stop_on_signals())
         stop.then = [source.leave for source in sources]  # where the loop itself waits for a frame
-        summary = process(config, model, sources, stop)
+        pages = opened.enter_context(_page(config, sources[0].name))
+        summary = process(config, model, sources, stop, pages)
     print(_text(summary), flush=True)
     return summary
 
 
 def process(
-    config: LiveConfig, model: Model, sources: Sequence[FrameSource], stop: Stop, more_sinks: Sequence[Sink] = ()
+    config: LiveConfig, model: Model, sources: Sequence[FrameSource], stop: Stop, more: Sequence[Sink] = ()
 ) -> dict[str, Any]:
-    """The loop: read, infer, track, and write into the sinks, all at the same time. Returns the summary."""
+    """The loop: read, infer, track, and write into the sinks, and `more` of them, all at the same time.
+
+    Returns the summary.
+    """
     cameras = camera_names(sources)
     title = ", ".join(source.name for source in sources)
     names = model.engine.metadata.box_names
@@ -128,15 +142,15 @@ def process(
             problems = [warning for source in sources for warning in source.warnings]
             raise ValueError("; ".join([f"{title}: no frame could be read", *problems]))
         sinks = open_sinks(
+            _outputs(config),
             config.out,
             model=_name(config),
             source=title,
             fps=sources[cameras.index(first.frame.camera)].fps,
             first=first.frame,
-            video=config.video,
             cameras=cameras,
+            more=more,
         )
-        sinks = [*sinks, *more_sinks]
         try:
             counts = [source.frame_count for source in sources]
             total = min((n for n in (sum(n or 0 for n in counts) * all(counts), config.max_frames) if n), default=None)
@@ -248,6 +262,26 @@ def _notice(text: str) -> Iterator[None]:
         yield
     finally:
         print(" " * len(text) * shown, end="\r" * shown, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _page(config: LiveConfig, source: str) -> Iterator[list[Sink]]:
+    """The page to watch, if one is asked for; its address is printed."""
+    if config.serve is None:
+        yield []
+        return
+    if len(config.serve) > 1:
+        raise ValueError(f"--serve: expected one HOST:PORT, but got {' '.join(config.serve)}; a SOURCE goes before it")
+    from perception.serve.server import PageServer
+
+    with closing(PageServer("".join(config.serve), _name(config), source)) as page:
+        print(f"watch at {page.url}", flush=True)
+        yield [page]
+
+
+def _outputs(config: LiveConfig) -> list[Output]:
+    """What is asked for, each once."""
+    return [output for output in dict.fromkeys(config.outputs) if config.video or output != "video"]
 
 
 def _name(config: LiveConfig) -> str:

@@ -2,7 +2,8 @@
 
 A sink is an object with `write` and `close`, made for the first frame of a run. Each one has a thread of its own in the
 loop, so that a slow one holds up the others only when its queue is full; its methods are never called at the same time.
-To add one: subclass Sink, and open it in `open_sinks`.
+To add one: a file that needs no drawing is a writer in outputs/ and two lines there and in `_writer`; else subclass
+Sink, and open it in `open_sinks`.
 """
 
 from __future__ import annotations
@@ -11,20 +12,26 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
+from perception.outputs.choice import FILES, Output
+from perception.outputs.coco import CocoWriter
+from perception.outputs.mot import MotWriter
 from perception.overlay import draw
-from perception.records import RecordWriter, VideoWriter
+from perception.records import RecordWriter
 from perception.structures import Frame, Result, Track
 from perception.tensors import letterbox_for
+from perception.video import VideoWriter
 
-__all__ = ["Mosaic", "OverlayVideo", "Records", "Sink", "close_sinks", "open_sinks"]
+__all__ = ["Mosaic", "OverlayVideo", "Recorded", "Sink", "close_sinks", "open_sinks"]
 
 log = logging.getLogger(__name__)
 
 WIDTH = 1920  # pixels that a mosaic has at most
+MANY_CAMERAS = ("records", "video")  # outputs that tell several cameras apart
 
 
 class Sink:
@@ -67,14 +74,12 @@ class Sink:
         """Complete what was written. More than once does no harm. Raises OSError if that is not possible."""
 
 
-class Records(Sink):
-    """records.jsonl; a dropped frame is a line too, with "inferred": false."""
+class Recorded(Sink):
+    """Files of one writer, such as records.jsonl; a writer that knows of dropped frames is told of them too."""
 
-    name = "records"
-
-    def __init__(self, path: Path, model: str, source: str) -> None:
-        self.files = [path]
-        self._writer = RecordWriter(path, model, source)
+    def __init__(self, output: Output, files: Sequence[Path], writer: _Writer) -> None:
+        self.name, self.files = output, files
+        self._writer = writer
 
     def write(
         self,
@@ -89,7 +94,8 @@ class Records(Sink):
     def skipped(
         self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
     ) -> None:
-        self._writer.skipped(frame_id, timestamp_s, tracks, following, result)
+        if isinstance(self._writer, RecordWriter):
+            self._writer.skipped(frame_id, timestamp_s, tracks, following, result)
 
     def close(self) -> None:
         self._writer.close()
@@ -163,22 +169,58 @@ class Mosaic(Sink):
 
 
 def open_sinks(
-    out: Path, *, model: str, source: str, fps: float, first: Frame, video: bool, cameras: Sequence[str] = ("",)
+    outputs: Sequence[Output],
+    out: Path,
+    *,
+    model: str,
+    source: str,
+    fps: float,
+    first: Frame,
+    cameras: Sequence[str] = ("",),
+    more: Sequence[Sink] = (),
 ) -> list[Sink]:
-    """The sinks of a run whose first frame is `first`. If one can not be opened, those before it are removed again."""
+    """The sinks of a run whose first frame is `first`, and `more` that are open already.
+
+    If one can not be opened, the files of those before it are removed again.
+    """
     sinks: list[Sink] = []
     try:
-        sinks.append(Records(out / "records.jsonl", model, source))
-        if video and len(cameras) > 1:
-            sinks.append(Mosaic(out / "overlay.mp4", fps, first, cameras))
-        elif video:
-            sinks.append(OverlayVideo(out / "overlay.mp4", fps, first.hw))
+        for output in outputs:
+            files = [out / name for name in FILES[output]]
+            if output == "video" and len(cameras) > 1:
+                sinks.append(Mosaic(files[0], fps, first, cameras))
+            elif output == "video":
+                sinks.append(OverlayVideo(files[0], fps, first.hw))
+            else:
+                sinks.append(Recorded(output, files, _writer(output, files, model, source)))
     except BaseException:
         close_sinks(sinks, failed=True)
         for file in (file for sink in sinks for file in sink.files):
             file.unlink(missing_ok=True)
         raise
-    return sinks
+    return [*sinks, *more]
+
+
+class _Writer(Protocol):
+    def write(self, frame: Frame, result: Result, tracks: Sequence[Track], timings: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _writer(output: Output, files: Sequence[Path], model: str, source: str) -> _Writer:
+    if output == "mot":
+        return MotWriter(files[0])
+    if output == "coco":
+        return CocoWriter(files[0], files[1])
+    if output == "mcap":
+        from perception.outputs.mcap_log import McapWriter
+
+        return McapWriter(files[0])
+    if output == "rrd":
+        from perception.outputs.rerun_log import RerunWriter
+
+        return RerunWriter(files[0])
+    return RecordWriter(files[0], model, source)
 
 
 def close_sinks(sinks: Sequence[Sink], failed: bool = False) -> None:

@@ -15,9 +15,10 @@ import pytest
 from perception.cameras import camera_names, every_of, newest_of
 from perception.live import LiveConfig, Stop, main, process
 from perception.model import load
-from perception.records import VideoWriter, read_records
+from perception.records import read_records
 from perception.sources import FrameSource
 from perception.structures import Frame
+from perception.video import VideoWriter
 
 HW = (48, 64)
 

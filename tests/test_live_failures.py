@@ -20,10 +20,11 @@ import pytest
 from perception.engine import Engine
 from perception.live import LiveConfig, Stop, process
 from perception.model import Model
-from perception.records import RecordWriter, VideoWriter, read_records
+from perception.records import RecordWriter, read_records
 from perception.sources import FrameSource
 from perception.structures import Frame
 from perception.tracks import Tracker
+from perception.video import VideoWriter
 
 HW = (48, 64)
 
@@ -151,7 +152,7 @@ def test_a_disk_that_fills_up_keeps_what_was_written(
 
     def full(self: RecordWriter, line: str) -> None:
         if '"frame":25' in line:
-            raise self._failed(OSError(28, "No space left on device"))
+            raise self.failed(OSError(28, "No space left on device"))
         original(self, line)
 
     monkeypatch.setattr(RecordWriter, "_put", full)

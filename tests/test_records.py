@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from perception.frames import open_source
-from perception.records import SCHEMA, RecordWriter, VideoWriter, read_records
+from perception.records import SCHEMA, RecordWriter, read_records
 from perception.structures import Detections, Frame, Result, Track
+from perception.video import VideoWriter
 
 ROOT = Path(__file__).parents[1]  # `python -c` imports from where it runs
 HW = (30, 40)
@@ -259,7 +260,8 @@ def test_an_unwritable_place_is_one_clear_error(tmp_path: Path, name: str) -> No
 FULL_DISK = """
 import resource, signal, sys
 import numpy as np
-from perception.records import RecordWriter, VideoWriter
+from perception.records import RecordWriter
+from perception.video import VideoWriter
 from perception.structures import Detections, Frame, Result
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -295,7 +297,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 KILLED = """
 import sys
 import numpy as np
-from perception.records import RecordWriter, VideoWriter
+from perception.records import RecordWriter
+from perception.video import VideoWriter
 from perception.structures import Detections, Frame, Result
 
 result = Result(Detections.empty(), {"drive": np.ones((96, 128), np.uint8)}, (), {"drive": ("none", "road")})

@@ -19,7 +19,7 @@ from perception.cli import run
 from perception.labels import BOX_CLASSES, DRIVE_CLASSES, SCENE_CLASSES, DatasetLabels
 from perception.layout import LayoutWriter
 from perception.prepare import box_labels, mask_labels, progress
-from perception.records import VideoWriter
+from perception.video import VideoWriter
 
 FRAMES_A_DRIVE, STEP_S = 4, 3.0  # a few frames of each drive, far apart
 DRIVE_OFFSET = {"train": 0, "val": 500_000}  # no seed is in both splits

@@ -1,0 +1,76 @@
+"""A Rerun recording (.rrd): image, boxes, tracks, class maps and timings on the timelines `frame` and `time`.
+
+Needs the extra `rerun`. Open it with `rerun run.rrd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import rerun as rr
+
+from perception.colours import BOX_COLOURS, colour_of
+from perception.imagefile import encode_image
+from perception.outputfile import OutputFile
+from perception.records import class_name
+from perception.shrink import shrunk
+from perception.structures import Frame, Result, Track
+
+__all__ = ["RerunWriter"]
+
+JPEG_QUALITY = 85
+
+
+class RerunWriter(OutputFile):
+    """Writes /camera with /boxes and /tracks over it, /maps/HEAD, and /timings_ms/STAGE. Rerun flushes on its own."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        try:
+            self.path.open("wb").close()  # Rerun writes in the background and says nothing of a folder it can't write
+        except OSError as error:
+            raise self.failed(error) from None
+        self._recording = rr.RecordingStream("driving-perception")
+        self._recording.save(self.path)
+        self._headed = False
+
+    def write(
+        self, frame: Frame, result: Result, tracks: Sequence[Track], timings: Mapping[str, float] | None = None
+    ) -> None:
+        """Add one frame."""
+        self.require_open()
+        log = self._recording.log
+        if not self._headed:
+            for head, names in result.map_names.items():
+                classes = [rr.AnnotationInfo(i, name, colour_of(name)[::-1]) for i, name in enumerate(names)]
+                log(f"maps/{head}", rr.AnnotationContext(classes), static=True)
+            self._headed = True
+        self._recording.set_time("frame", sequence=frame.id)
+        self._recording.set_time("time", duration=frame.timestamp_s)
+        jpeg = encode_image(frame.image, ".jpg", JPEG_QUALITY)
+        log("camera", rr.EncodedImage(contents=jpeg, media_type="image/jpeg"))
+        names = result.box_names
+        scored = zip(result.classes.tolist(), result.scores.tolist(), strict=True)
+        texts = [f"{class_name(i, names)} {score:.2f}" for i, score in scored]
+        log("camera/boxes", _boxes(result.boxes, texts, result.classes.tolist(), names))
+        boxes = np.array([track.box for track in tracks], np.float32).reshape(-1, 4)
+        texts = [f"{class_name(track.class_id, names)} {track.id}" for track in tracks]
+        log("camera/tracks", _boxes(boxes, texts, [track.class_id for track in tracks], names))
+        for head, class_map in result.class_maps.items():
+            log(f"maps/{head}", rr.SegmentationImage(shrunk(class_map)))
+        for stage, ms in (timings or {}).items():
+            log(f"timings_ms/{stage}", rr.Scalars(float(ms)))
+
+    def close(self) -> None:
+        """Complete the file. More than once does no harm."""
+        if not self.closed:
+            self.closed = True
+            self._recording.flush()
+            self._recording.disconnect()
+
+
+def _boxes(boxes: np.ndarray, texts: list[str], class_ids: list[int], names: Sequence[str]) -> rr.Boxes2D:
+    colours = [colour_of(class_name(i, names), BOX_COLOURS)[::-1] for i in class_ids]
+    return rr.Boxes2D(array=boxes, array_format=rr.Box2DFormat.XYXY, labels=texts, colors=colours)
