@@ -5,10 +5,10 @@
 Synthetic drives with exact identities (data/synthetic) in scenarios from easy to a camera that swings. Detections are
 made from the truth by a seeded model of a detector: misses (more where something hides the object), jitter, false
 boxes, mistaken classes and noisy scores. Judged by TrackEval (HOTA, IDF1, MOTA; Luiten et al. 2021, arXiv:2009.07736),
-classes apart, over all drives of a scenario. Only what a tracker says of objects seen in the frame counts: neither is
-asked for boxes that it guesses.
+whatever the class, over all drives of a scenario. Only what a tracker says of objects seen in the frame counts: neither
+is asked for boxes that it guesses.
 
-Needs two packages that nothing else here uses: pip install --no-deps trackeval trackers supervision (see pyproject.toml).
+Needs packages that nothing else here uses: pip install --no-deps trackeval trackers supervision (see pyproject.toml).
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ SCENARIOS: dict[str, dict[str, Any]] = {  # options of Drive
     "easy": {"fps": 25.0, "density": 0.5},
     "dense": {"fps": 25.0, "density": 2.0},
     "occluded": {"fps": 25.0, "density": 1.5},  # and the detector is worse at what is hidden
+    "rough boxes": {"fps": 25.0, "density": 1.0},  # edges twice as noisy
     "10 frames per second": {"fps": 10.0, "density": 1.0},
     "ego-motion: yaw": {"fps": 25.0, "density": 1.0, "yaw": 7.0},
     "ego-motion: pitch": {"fps": 25.0, "density": 1.0, "pitch": 2.5},
     "ego-motion: both, 10 frames per second": {"fps": 10.0, "density": 1.0, "yaw": 5.0, "pitch": 1.5},
 }
+DETECTOR: dict[str, dict[str, float]] = {"occluded": {"blind": 0.9}, "rough boxes": {"jitter": 0.09}}
 SECONDS, HW, SMALLEST_PX = 6.0, (360, 640), 8.0
 GROUPS = [[BOX_CLASSES.index(name) for name in names] for names in TrackerConfig().confusable]
 Follow = Callable[[list["Seen"], float], list[tuple[np.ndarray, np.ndarray]]]  # -> (ids, boxes) a frame
@@ -64,14 +66,17 @@ class Seen:
     detections: Detections
 
 
-def detect(frame: SyntheticFrame, rng: np.random.Generator, blind: float) -> Seen:
-    """The frame with detections made from its truth; `blind` is how much hiding an object lowers its chance."""
+def detect(frame: SyntheticFrame, rng: np.random.Generator, blind: float = 0.4, jitter: float = 0.04) -> Seen:
+    """The frame with detections made from its truth.
+
+    `blind` is how much hiding an object lowers its chance, `jitter` the standard deviation of an edge in box sizes.
+    """
     large = (frame.boxes[:, 2:] - frame.boxes[:, :2]).min(1, initial=np.inf) >= SMALLEST_PX
     boxes, classes, hidden = frame.boxes[large].astype(np.float64), frame.classes[large], 1 - frame.visible[large]
     n = len(boxes)
     found = rng.random(n) > 0.08 + blind * hidden
     size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1, keepdims=True))
-    noisy = boxes + 0.04 * size * rng.normal(size=(n, 4))
+    noisy = boxes + jitter * size * rng.normal(size=(n, 4))
     scores = (0.75 - 0.4 * hidden + 0.15 * rng.normal(size=n)).clip(0.05, 0.99)
     said = classes.copy()
     for i in np.flatnonzero(rng.random(n) < 0.05):
@@ -93,7 +98,7 @@ def drive_of(name: str, seed: int, seconds: float) -> list[Seen]:
     options = SCENARIOS[name]
     drive = Drive(seed, HW, frames=max(round(seconds * options["fps"]), 2), condition="day", **options)
     rng = np.random.default_rng(seed)
-    return [detect(frame, rng, 0.9 if name == "occluded" else 0.4) for frame in drive]
+    return [detect(frame, rng, **DETECTOR.get(name, {})) for frame in drive]
 
 
 def ours(with_image: bool) -> Follow:
@@ -184,7 +189,9 @@ def body(config: TrackingConfig) -> dict[str, Any]:
 
         versions = {name: version(name) for name in ("trackeval", "trackers", "supervision")}
     except ImportError as error:
-        raise ValueError(f"{error}; this benchmark needs: pip install --no-deps trackeval trackers supervision") from None
+        raise ValueError(
+            f"{error}; this benchmark needs: pip install --no-deps trackeval trackers supervision"
+        ) from None
     results: dict[str, dict[str, dict[str, float]]] = {}
     for name, options in SCENARIOS.items():
         drives: dict[str, list[dict[str, Any]]] = {tracker: [] for tracker in TRACKERS}
@@ -197,7 +204,7 @@ def body(config: TrackingConfig) -> dict[str, Any]:
         for tracker, figures in results[name].items():
             print(f"{tracker:38}" + "".join(f"{value:10}" for value in figures.values()), flush=True)
     about = {"seeds": list(config.seeds), "seconds": config.seconds, "hw": list(HW), "versions": versions}
-    return {"benchmark": "tracking", **about, "scenarios": SCENARIOS, "results": results}
+    return {"benchmark": "tracking", **about, "scenarios": SCENARIOS, "detector": DETECTOR, "results": results}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +24,9 @@ from typing import Annotated, Any, Self
 import tyro
 from tqdm import tqdm
 
+from perception.camera import Camera
 from perception.cli import run
+from perception.distance import measured
 from perception.engine import Provider
 from perception.frames import FrameSource, open_source
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
@@ -62,6 +64,8 @@ class LiveConfig:
     """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
     """CPU threads inside one operator of the model; 0 = one for each core."""
+    camera: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision."""
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the summary as one line of JSON to this file; - = last line of standard output."""
 
@@ -91,6 +95,7 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
     names = model.engine.metadata.box_names
     follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
     tracker = Tracker(follow, names) if names else Tracker()  # a model may have class maps only
+    camera = Camera.load(config.camera) if config.camera else None
     timings = {name: Timings() for name in (*STAGES, "total", "age")}
     frames = detections = objects = next_id = dropped = 0
     only_newest = source.live or config.realtime
@@ -107,9 +112,15 @@ def _process(config: LiveConfig, model: Model, source: FrameSource, stop: _Stop)
         total = min((n for n in (source.frame_count, config.max_frames) if n), default=None)
         bar = files.enter_context(tqdm(total=total, unit="frame", disable=not sys.stderr.isatty()))
         for frame, arrival, read_ms in chain([first], timed):
+            if camera:
+                begin = perf_counter()
+                frame = replace(frame, image=camera.undistort(frame.image))
+                read_ms += _ms_since(begin)
             result = model(frame.image)
             begin = perf_counter()
-            tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
+            tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw, frame.image)
+            if camera:
+                tracks = measured(tracks, frame.hw, names or (), camera)
             result = result.above(config.score_threshold)
             spent = {"read": read_ms, **model.timings_ms, "track": _ms_since(begin)}
             dropped += frame.id - next_id

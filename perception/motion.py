@@ -17,7 +17,7 @@ __all__ = ["CameraMotion"]
 WIDTH = 160  # pixels of the small frame; flow is good to a fraction of one
 CORNERS, QUALITY, APART_PX = 80, 0.01, 6.0
 WINDOW, LEVELS = (13, 13), 2  # of the flow: shifts up to about a quarter of the small frame
-SKY_AND_FAR = 0.7  # corners are taken from this upper share of the frame: the road below streams by
+SKY_AND_FAR = 0.55  # corners are taken from this upper share of the frame: the road below streams by
 MIN_CORNERS, MIN_AGREE, AGREE_PX = 8, 0.4, 1.0
 
 

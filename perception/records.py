@@ -14,7 +14,9 @@ Every other line is one frame, in the pixels of that frame:
      "hw": [540, 960],                      height, width
      "boxes": [{"xyxy": [x1, y1, x2, y2], "score": 0.9, "class": "car", "class_id": 2}, ...],
      "tracks": [{"id": 7, "xyxy": [...], "score": 0.9, "class": "car", "class_id": 2, "age_s": 1.2, "unseen_s": 0.0,
-                 "velocity_xy": [vx, vy]}, ...],                                        pixels per second
+                 "velocity_xy": [vx, vy],                                               pixels per second
+                 "distance_m": 23.1, "distance_std_m": 1.9,         with --camera, where known: to where it stands
+                 "ttc_s": 4.2, "ttc_std_s": 1.1}, ...],             the same: time to collision
      "areas": {"scene": {"road": 0.41, ...}, ...},      share of the pixels by head and class; absent = none
      "timings_ms": {"inference": 12.3, ...}}
 """
@@ -45,6 +47,7 @@ __all__ = ["SCHEMA", "RecordWriter", "VideoWriter", "read_records"]
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+GEOMETRY = ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")  # of a track, where known
 TIME_BASE = Fraction(1, 90_000)  # of the video's timestamps; the clock of MPEG
 BT709 = 1  # FFmpeg's number of the colour standard that players assume for HD
 KEYFRAME_S = 1.0  # a killed run loses less than this
@@ -153,6 +156,7 @@ class RecordWriter(_Output):
                     "age_s": round(track.age_s, 3),
                     "unseen_s": round(track.unseen_s, 3),
                     "velocity_xy": _rounded(track.velocity_xy, 1),
+                    **{name: round(value, 2) for name in GEOMETRY if (value := getattr(track, name)) is not None},
                 }
                 for track in tracks
             ],

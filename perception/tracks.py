@@ -59,9 +59,9 @@ class TrackerConfig:
     """A track without a detection for longer has ended."""
     min_visible: float = 0.3
     """A track that is not seen and has less than this share of its box inside the frame has left."""
-    position_noise: float = 0.06
+    position_noise: float = 0.04
     """Standard deviation of a detection's centre, in sizes."""
-    size_noise: float = 0.1
+    size_noise: float = 0.06
     """Standard deviation of a detection's log w and log h."""
     acceleration: float = 1.0
     """How the centre's velocity wanders: standard deviation after one second, in sizes per second."""
@@ -333,12 +333,12 @@ def box_from_state(mean: np.ndarray) -> np.ndarray:
 def _growth(states: _States, boxes: np.ndarray, frame_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(T,) rate of the logarithm of each box's size and its standard deviation, per second; infinite where unknown.
 
-    Width and height are two measurements of one rate, weighted by their precision. A side that the frame cuts off
-    says nothing.
+    Width and height are two measurements of one rate, weighted by their precision. A side that the frame cuts off, or
+    may (it ends within a tenth of itself from the border), says nothing.
     """
-    cut_w = (boxes[:, 0] <= 1) | (boxes[:, 2] >= frame_hw[1] - 1)
-    cut_h = (boxes[:, 1] <= 1) | (boxes[:, 3] >= frame_hw[0] - 1)
-    precision = np.where(np.stack([cut_w, cut_h], 1), 0, 1 / states.cov[:, 2:, 1, 1])  # (T, 2)
+    near = 1 + 0.1 * (boxes[:, 2:] - boxes[:, :2])  # (T, 2) of x and y
+    cut = (boxes[:, :2] <= near) | (boxes[:, 2:] >= [frame_hw[1], frame_hw[0]] - near)
+    precision = np.where(cut, 0, 1 / states.cov[:, 2:, 1, 1])  # (T, 2)
     total = precision.sum(1)
     known = total > 0
     rate = (precision * states.mean[:, 2:, 1]).sum(1) / np.where(known, total, 1)

@@ -5,8 +5,8 @@ Owners below 256 are scene class ids (perception.labels.SCENE_CLASSES); from 256
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2

@@ -44,7 +44,9 @@ class SyntheticFrame:
     timestamp_s: float
     visible: np.ndarray  # (N,) float32, part of the outline within the frame that nothing hides
     ignore: np.ndarray  # (M, 4) float32 xyxy: objects of which too little is to be seen
-    depth_m: np.ndarray  # (N,) float32 forward to the nearest ground that it stands on; NaN for what hangs on a pole
+    depth_m: (
+        np.ndarray
+    )  # (N,) float32 forward to where it stands, the nearest wheel or foot; NaN for what hangs on a pole
 
 
 class Drive:

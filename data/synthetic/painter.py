@@ -28,7 +28,8 @@ SMALLEST_M = {  # what is less than two pixels to so many metres away is left ou
     "truck": 0.5, "bus": 0.5,
 }  # fmt: skip
 CLEAR = 0.035  # and so is what fog leaves less of
-CYCLE_M = 1.8  # length of what is ridden
+OVERHANG_M = {"car": 1.7, "truck": 2.4, "bus": 4.0}  # of the body beyond the outer wheels, both ends
+CYCLE_M = 1.1  # between the wheels of what is ridden
 RIDER_ID = 250_000_000  # added to the track id of what is ridden
 Point = tuple[float, float, float]
 Place = tuple[float, float, float, float]
@@ -63,7 +64,7 @@ def paint(canvas: Canvas, view: View, look: Look, world: World, t: float) -> Non
             mesh = make_vehicle(thing.seed, thing.kind)
             owner = canvas.begin(thing.track_id, BOX[mesh.box_name], SCENE[mesh.box_name])
             box = draw_vehicle(canvas, view, look, mesh, place, thing.yaw, owner, thing.braking)
-            canvas.end(owner, box, _nearest(place, thing.yaw, mesh.length, mesh.width))
+            canvas.end(owner, box, _nearest(place, thing.yaw, mesh.length - OVERHANG_M[thing.kind], mesh.width))
         elif thing.kind in ("pedestrian", "cyclist", "bicycle", "motorcycle"):
             _people(canvas, view, look, thing, place)
         elif thing.kind == "light":
