@@ -27,9 +27,9 @@ __all__ = ["ground_distance", "measured", "time_to_collision"]
 
 ABOVE_GROUND = ("traffic light", "traffic sign")  # hang on poles: the lower edge says nothing
 SIGNIFICANT = 2.0  # growth of fewer standard deviations may be none
-SHAPE_STD = (
-    0.3  # relative: what comes near turns its side to us, and the filter lags behind a rate that rises. Measured.
-)
+# Beside the noise of the rate, measured on synthetic drives: what comes near turns its side to us, which is a part of the
+# time; and the filter lags behind a rate that rises ever faster, which is a time.
+SHAPE_STD, LAG_STD_S = 0.15, 0.2
 LONGEST_S = 30.0  # a longer time to collision is no news
 MOST_UNCERTAIN = 0.5  # distances with a greater relative standard deviation are not told
 
@@ -86,4 +86,5 @@ def time_to_collision(growth_per_s: float, growth_std_per_s: float) -> tuple[flo
     """(seconds, standard deviation) from the rate of log(size); None if it does not grow for sure, or slowly."""
     if growth_per_s < max(SIGNIFICANT * growth_std_per_s, 1 / LONGEST_S):
         return None
-    return 1 / growth_per_s, math.hypot(growth_std_per_s / growth_per_s, SHAPE_STD) / growth_per_s
+    ttc = 1 / growth_per_s
+    return ttc, math.hypot(ttc * ttc * growth_std_per_s, ttc * SHAPE_STD, LAG_STD_S)
