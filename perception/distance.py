@@ -27,8 +27,8 @@ __all__ = ["ground_distance", "measured", "time_to_collision"]
 
 ABOVE_GROUND = ("traffic light", "traffic sign")  # hang on poles: the lower edge says nothing
 SIGNIFICANT = 2.0  # growth of fewer standard deviations may be none
-# Beside the noise of the rate, measured on synthetic drives: what comes near turns its side to us, which is a part of the
-# time; and the filter lags behind a rate that rises ever faster, which is a time.
+# Beside the noise of the rate, measured on synthetic drives: what comes near turns its side to us, which is a part of
+# the time; and the filter lags behind a rate that rises ever faster, which is a time.
 SHAPE_STD, LAG_STD_S = 0.15, 0.2
 LONGEST_S = 30.0  # a longer time to collision is no news
 MOST_UNCERTAIN = 0.5  # distances with a greater relative standard deviation are not told
