@@ -141,9 +141,8 @@ def one_thread(path: str, model: Model, count: int) -> float:
         begin = perf_counter()
         for passage in arrived(every(source, False, Stop())):
             if not sinks:
-                sinks = open_sinks(
-                    Path(folder), model="", source=source.name, fps=source.fps, first=passage.frame, video=True
-                )
+                about = {"model": "", "source": source.name}
+                sinks = open_sinks(("records", "video"), Path(folder), **about, fps=source.fps, first=passage.frame)
             for stage in (stages.prepare, stages.infer, stages.follow, *map(stages.into, sinks)):
                 stage(passage)
             frames += 1

@@ -30,6 +30,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from perception.camera import Camera
 from perception.cameras import camera_names, every_of, newest_of
 from perception.cli import run
 from perception.engine import Provider
@@ -80,6 +81,8 @@ class LiveConfig:
     """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
     """CPU threads inside one operator of the model; 0 = one for each core."""
+    camera: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision."""
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the summary as one line of JSON to this file; - = last line of standard output."""
 
@@ -95,6 +98,8 @@ def live(config: LiveConfig) -> dict[str, Any]:
         raise ValueError(f"--outputs {alone[0]} holds one camera, but got {len(config.source)}; run them one by one")
     if len(config.source) > 1 and config.serve is not None:
         raise ValueError(f"--serve shows one camera, but got {len(config.source)}; run them one by one")
+    if len(config.source) > 1 and config.camera is not None:
+        raise ValueError(f"--camera describes one camera, but got {len(config.source)}; run them one by one")
     with _notice(f"loading and warming up {_name(config)} ..."):
         model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
     print(model.provider_reason, flush=True)
@@ -129,7 +134,8 @@ def process(
     trackers = {name: Tracker(follow, names) if names else Tracker() for name in cameras}  # it may have class maps only
     live = any(source.live for source in sources)
     tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop)
-    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model))
+    camera = Camera.load(config.camera) if config.camera else None
+    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model), camera)
     if tally.only_newest:
         arrivals = newest_of(sources, cameras, lambda source: not source.live, stop)
     else:

@@ -46,7 +46,7 @@ class OverlayStyle:
     hide_unseen_s: float = 0.4
     """A track is drawn, dimmed, for so long after its last detection."""
     labels: bool = True
-    """Write class, id and score."""
+    """Write class, id and score; of a track with a known distance or time to collision also these."""
 
 
 def draw(
@@ -217,6 +217,8 @@ def _marks(result: Result, tracks: Sequence[Track] | None, style: OverlayStyle) 
         if track.unseen_s <= style.hide_unseen_s:
             name, dim = _name(result, track.class_id), track.unseen_s > 0
             text = f"{name} {track.id}" if dim else f"{name} {track.id} {track.score:.2f}"
+            text += f" {track.distance_m:.0f} m" if track.distance_m is not None else ""
+            text += f" {track.ttc_s:.1f} s" if track.ttc_s is not None else ""
             motion = track.velocity_xy[0] * style.trail_s, track.velocity_xy[1] * style.trail_s
             colour = colour_of(name, BOX_COLOURS)
             marks.append(_Mark(_pixels(track.box), colour, text, str(track.id), dim, motion))

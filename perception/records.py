@@ -181,7 +181,7 @@ def _thing(box: Sequence[float], score: float, class_id: int, names: Sequence[st
 
 def _track(track: Track, names: Sequence[str]) -> dict[str, Any]:
     """A track; what geometry adds to it is there only where it is known."""
-    known = {name: getattr(track, name, None) for name in GEOMETRY}
+    known = {name: getattr(track, name) for name in GEOMETRY}
     return {
         "id": track.id,
         **_thing(track.box, track.score, track.class_id, names),

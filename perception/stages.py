@@ -15,11 +15,13 @@ Overlapping there too would make every answer older by as long as a prepared fra
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
 
+from perception.camera import Camera
+from perception.distance import measured
 from perception.model import Model
 from perception.newest import Arrival
 from perception.sinks import Sink
@@ -71,6 +73,7 @@ class Stages:
         trackers: by the name of the camera.
         score_threshold: results keep the boxes from here on.
         status: texts for the overlay, asked for when the tracks of a frame are known.
+        camera: frames are undistorted before all else, and tracks get distance and time to collision.
     """
 
     def __init__(
@@ -79,17 +82,23 @@ class Stages:
         trackers: Mapping[str, Tracker],
         score_threshold: float,
         status: Callable[[Passage], Mapping[str, str]],
+        camera: Camera | None = None,
     ) -> None:
         self.model, self.trackers, self.score_threshold, self.status = model, trackers, score_threshold, status
+        self.camera = camera
         self._buffers = [model.buffer() for _ in range(ROOM + 2)]  # see pipeline.py
         self._count = 0
 
     def prepare(self, passage: Passage) -> Passage:
         """Frame -> tensor."""
+        begin = perf_counter()
+        if self.camera:
+            straight = replace(passage.frame, image=self.camera.undistort(passage.frame.image))
+            passage.arrival = replace(passage.arrival, frame=straight)
         passage.tensor = self._buffers[self._count % len(self._buffers)]
         self._count += 1
         passage.letterbox = self.model.prepare(passage.frame.image, passage.tensor)
-        passage.spent["preprocess"] = self.model.timings_ms["preprocess"]
+        passage.spent["preprocess"] = ms_since(begin)
         return passage
 
     def infer(self, passage: Passage) -> Passage:
@@ -109,7 +118,9 @@ class Stages:
         frame = passage.frame
         tracker = self.trackers[frame.camera]
         passage.lost = [(id, at, tracker.predicted(at)) for id, at in passage.arrival.lost]
-        passage.tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw)
+        passage.tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw, frame.image)
+        if self.camera:
+            passage.tracks = measured(passage.tracks, frame.hw, result.box_names, self.camera)
         passage.result = result.above(self.score_threshold)
         passage.spent |= {"postprocess": self.model.timings_ms["postprocess"], "track": ms_since(begin)}
         passage.spent["age"] = ms_since(passage.arrival.at)

@@ -95,7 +95,15 @@ class Track:
     class_id: int
     age_s: float  # since it was first seen
     unseen_s: float = 0.0  # since the last detection that confirmed it; 0 when seen in this frame
-    velocity_xy: tuple[float, float] = (0.0, 0.0)  # of the box centre, frame pixels per second
+    velocity_xy: tuple[float, float] = (0.0, 0.0)  # of the box centre, frame pixels per second; where the tracker was
+    # given the pictures, against the still far world, so without the camera's own turning
+    growth_per_s: float | None = None  # rate of log(size); None = the frame cuts the box off
+    growth_std_per_s: float | None = None
+    bottom_std_px: float = 0.0  # standard deviation of the lower edge
+    distance_m: float | None = None  # along the camera's forward axis to where it stands; None = unknown
+    distance_std_m: float | None = None
+    ttc_s: float | None = None  # time to collision if nobody changes speed; None = unknown, or it does not come nearer
+    ttc_std_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from perception.camera import Camera
 from perception.structures import Letterbox, require_bgr
 
 __all__ = [
@@ -37,14 +38,17 @@ def letterbox_for(frame_hw: tuple[int, int], model_hw: tuple[int, int]) -> Lette
 
 
 def tensor_from_frame(
-    image: np.ndarray, model_hw: tuple[int, int], out: np.ndarray | None = None
+    image: np.ndarray, model_hw: tuple[int, int], out: np.ndarray | None = None, camera: Camera | None = None
 ) -> tuple[np.ndarray, Letterbox]:
     """BGR frame (H, W, 3) uint8 -> the model's input (h, w, 3) uint8 RGB, and the Letterbox that leads back.
 
+    With a `camera` the frame is undistorted first, and the Letterbox leads back to the undistorted frame.
     `out`, where given, is the (h, w, 3) uint8 buffer to fill and return.
     Raises ValueError if `image` is not (H, W, 3) uint8.
     """
     require_bgr(image)
+    if camera is not None:
+        image = camera.undistort(image)
     box = letterbox_for((image.shape[0], image.shape[1]), model_hw)
     tensor = np.empty((*model_hw, 3), np.uint8) if out is None else out
     assert tensor.shape == (*model_hw, 3) and tensor.dtype == np.uint8

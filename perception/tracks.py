@@ -1,9 +1,10 @@
-"""Tracks from detections: boxes of single frames in, objects that keep their id out (numpy and scipy only).
+"""Tracks from detections: boxes of single frames in, objects that keep their id out.
 
 A ByteTrack-style tracker: confident detections choose their tracks first, the weak ones then go to the tracks that are
 left, so that an object survives the moments in which the detector half loses it. Between frames a Kalman filter of
-constant velocity moves every box. All times are seconds, none is a frame count: 10 fps, 30 fps and dropped frames
-follow the same rules. (Zhang et al. 2022, arXiv:2110.06864)
+constant velocity moves every box, and where the pictures are given too, all boxes move with the camera's turning
+(`motion.py`). All times are seconds, none is a frame count: 10 fps, 30 fps and dropped frames follow the same rules.
+(Zhang et al. 2022, arXiv:2110.06864)
 
 Legend: T = tracks, D = detections, C = box classes. A box is filtered as (cx, cy, log w, log h), each with its rate per
 second; the four do not influence each other, so a state is mean (T, 4, 2) and covariance (T, 4, 2, 2).
@@ -20,6 +21,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from perception.labels import BOX_CLASSES
+from perception.motion import CameraMotion
 from perception.structures import Detections, Track
 
 __all__ = ["Tracker", "TrackerConfig"]
@@ -58,9 +60,9 @@ class TrackerConfig:
     """A track without a detection for longer has ended."""
     min_visible: float = 0.3
     """A track that is not seen and has less than this share of its box inside the frame has left."""
-    position_noise: float = 0.06
+    position_noise: float = 0.04
     """Standard deviation of a detection's centre, in sizes."""
-    size_noise: float = 0.1
+    size_noise: float = 0.06
     """Standard deviation of a detection's log w and log h."""
     acceleration: float = 1.0
     """How the centre's velocity wanders: standard deviation after one second, in sizes per second."""
@@ -101,6 +103,7 @@ class Tracker:
         self._next_id = 1
         self._frame_hw = (0, 0)
         self._time_s = -math.inf
+        self._motion = CameraMotion()
         self._states = _States.empty(len(box_names))
 
     def __len__(self) -> int:
@@ -111,14 +114,19 @@ class Tracker:
         """Forget all tracks. Ids go on, so that none is given twice."""
         self._states = self._states[:0]
         self._time_s = -math.inf
+        self._motion.reset()
 
-    def update(self, detections: Detections, timestamp_s: float, frame_hw: tuple[int, int]) -> list[Track]:
+    def update(
+        self, detections: Detections, timestamp_s: float, frame_hw: tuple[int, int], image: np.ndarray | None = None
+    ) -> list[Track]:
         """Take the detections of the next frame and return every confirmed track that lives, by rising id.
 
         Args:
             detections: N boxes in frame pixels; also to be called with none of them.
             timestamp_s: when the frame was taken. Any step forward is fine; a step back (a looped source) begins anew.
             frame_hw: height and width of the frame; another size than before begins anew too.
+            image: the frame, (H, W, 3) uint8 BGR, to tell the camera's turning from the objects' own motion; None
+                leaves that to the filter.
 
         A track that no detection continued has `unseen_s` > 0 and the box where it is expected. Boxes are clipped to
         the frame. Raises ValueError for a time that is not finite and for a class id without a name.
@@ -131,7 +139,11 @@ class Tracker:
         boxes, scores, votes = self._measured(detections)
         states = self._states[timestamp_s - self._states.seen_s <= config.max_unseen_s + 1e-6]
         if len(states.ids):
+            before = box_from_state(states.mean)
             states.mean, states.cov = predict(states.mean, states.cov, timestamp_s - self._time_s, config)
+        if image is not None:
+            shift = self._motion.update(image, before if len(states.ids) else np.zeros((0, 4)))
+            states.mean[:, :2, 0] += shift
         self._time_s, self._frame_hw = timestamp_s, (frame_hw[0], frame_hw[1])
 
         tracks, found = self._associate(states, boxes, scores, votes)
@@ -246,6 +258,8 @@ class Tracker:
     def _output(self) -> list[Track]:
         states = self._states
         boxes = _clip(box_from_state(states.mean), self._frame_hw)
+        growth, growth_std = _growth(states, boxes, self._frame_hw)
+        bottom_std = np.sqrt(states.cov[:, 1, 0, 0] + states.cov[:, 3, 0, 0] * np.exp(2 * states.mean[:, 3, 0]) / 4)
         order = np.argsort(states.ids)
         return [
             Track(
@@ -256,6 +270,9 @@ class Tracker:
                 age_s=float(self._time_s - states.born_s[i]),
                 unseen_s=float(self._time_s - states.seen_s[i]),
                 velocity_xy=(float(states.mean[i, 0, 1]), float(states.mean[i, 1, 1])),
+                growth_per_s=float(growth[i]) if math.isfinite(growth_std[i]) else None,
+                growth_std_per_s=float(growth_std[i]) if math.isfinite(growth_std[i]) else None,
+                bottom_std_px=float(bottom_std[i]),
             )
             for i in order[states.ids[order] > 0]
         ]
@@ -323,6 +340,21 @@ def box_from_state(mean: np.ndarray) -> np.ndarray:
     """(T, 4, 2) -> (T, 4) xyxy."""
     centre, half = mean[:, :2, 0], np.exp(mean[:, 2:, 0]) / 2
     return np.concatenate([centre - half, centre + half], 1)
+
+
+def _growth(states: _States, boxes: np.ndarray, frame_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) rate of the logarithm of each box's size and its standard deviation, per second; infinite where unknown.
+
+    Width and height are two measurements of one rate, weighted by their precision. A side that the frame cuts off, or
+    may (it ends within a tenth of itself from the border), says nothing.
+    """
+    near = 1 + 0.1 * (boxes[:, 2:] - boxes[:, :2])  # (T, 2) of x and y
+    cut = (boxes[:, :2] <= near) | (boxes[:, 2:] >= [frame_hw[1], frame_hw[0]] - near)
+    precision = np.where(cut, 0, 1 / states.cov[:, 2:, 1, 1])  # (T, 2)
+    total = precision.sum(1)
+    known = total > 0
+    rate = (precision * states.mean[:, 2:, 1]).sum(1) / np.where(known, total, 1)
+    return rate, np.where(known, 1 / np.sqrt(np.where(known, total, 1)), np.inf)
 
 
 def assign(similarity: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:

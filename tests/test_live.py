@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.camera import Camera
 from perception.engine import Metadata, _why_not
 from perception.live import main
 from perception.model import BUNDLED_MODEL
@@ -324,3 +325,27 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_bundled_model_runs_live(drive: Path, tmp_path: Path) -> None:
     assert main([str(drive), "--provider", "cpu", "--out", str(tmp_path), "--max-frames", "3"]) == 0
     assert len(records(tmp_path)) == 3
+
+
+def test_a_camera_gives_distances_and_straight_frames(
+    run: Callable[..., dict[str, Any]], drive: Path, tmp_path: Path
+) -> None:
+    camera = Camera(hw=HW, focal_xy=(200.0, 200.0), centre_xy=(99.5, 39.5), height_m=1.5)
+    camera.save(tmp_path / "camera.json")
+    run(drive, "--camera", str(tmp_path / "camera.json"))
+    cars = [track for record in records(tmp_path / "out") for track in record["tracks"] if track["class"] == "car"]
+    assert cars and all(track["distance_m"] == pytest.approx(1.5 * 200 / 60, rel=0.1) for track in cars)
+    bent = Camera(hw=HW, focal_xy=(200.0, 200.0), centre_xy=(99.5, 59.5), distortion=(-0.4, 0.0, 0.0, 0.0, 0.0))
+    bent.save(tmp_path / "bent.json")
+    plain = records(tmp_path / "out")[0]["boxes"]
+    run(drive, "--camera", str(tmp_path / "bent.json"))
+    assert records(tmp_path / "out")[0]["boxes"] != plain
+
+
+def test_a_camera_of_another_shape_is_refused(
+    tiny_model: Path, drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Camera(hw=(480, 640), focal_xy=(500.0, 500.0), centre_xy=(320.0, 240.0)).save(tmp_path / "camera.json")
+    argv = [str(drive), "--model", str(tiny_model), "--provider", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*argv, "--camera", str(tmp_path / "camera.json")]) == 2
+    assert "of another shape" in capsys.readouterr().err

@@ -248,3 +248,10 @@ def test_a_narrow_frame_leaves_out_what_does_not_fit() -> None:
     bar = draw(image, nothing, status=short)
     np.testing.assert_array_equal(draw(image, nothing, status=short | {"on": "a" * 60, "frame": "1"}), bar)
     assert (bar != draw(image, nothing, status={"fps": "30.0"})).any()
+
+
+def test_distance_and_time_to_collision_are_on_the_label():
+    box = (200.0, 150.0, 300.0, 260.0)
+    image, empty = grey((360, 640)), result((360, 640))
+    plain, told = (draw(image, empty, [track(box, **more)]) for more in ({}, {"distance_m": 23.4, "ttc_s": 3.2}))
+    assert changed(plain, told).any()

@@ -333,3 +333,12 @@ def test_a_killed_run_leaves_a_video_and_records(tmp_path: Path) -> None:
     assert [round(frame.image.mean() - 100) for frame in frames] == pytest.approx(
         [i % 50 for i in range(len(frames))], abs=3
     )
+
+
+def test_what_is_known_of_distance_is_written(tmp_path: Path) -> None:
+    near = Track(id=1, box=(0, 0, 9, 9), score=0.5, class_id=1, age_s=1.0, distance_m=12.345, distance_std_m=1.0)
+    with RecordWriter(tmp_path / "records.jsonl") as writer:
+        writer.write(frame(0), result(), [near])
+    (written,) = read_records(writer.path)[1][0]["tracks"]
+    assert (written["distance_m"], written["distance_std_m"]) == (pytest.approx(12.345, abs=0.006), 1.0)
+    assert "ttc_s" not in written and "ttc_std_s" not in written

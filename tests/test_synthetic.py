@@ -189,3 +189,33 @@ def test_prepare_runs_as_a_script_from_anywhere(tmp_path):
     script = ROOT / "data" / "synthetic" / "prepare.py"
     done = subprocess.run([sys.executable, str(script), "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "--frames-train" in done.stdout
+
+
+def test_depths_are_where_the_boxes_end():
+    """The lower edge of what stands on a flat road lies where the camera projects its depth."""
+    hw = (180, 320)
+    for index, drive in enumerate(
+        [Drive(21, hw, density=1.0, flat=True), Drive(21, hw, density=1.0, flat=True, yaw=6)]
+    ):
+        frame = drive[10]
+        expected = hw[0] * drive.horizon + drive.focal_px * drive.height_m / frame.depth_m
+        stands = np.isfinite(frame.depth_m) & (frame.boxes[:, 3] < hw[0]) & (frame.depth_m > 6) & (frame.visible > 0.6)
+        assert stands.sum() > 3, index
+        assert np.median(np.abs(frame.boxes[stands, 3] - expected[stands])) < 1
+        poles = np.isin(frame.classes, [BOX_CLASSES.index("traffic light"), BOX_CLASSES.index("traffic sign")])
+        assert np.isnan(frame.depth_m[poles]).all() and np.isfinite(frame.depth_m[~poles]).all()
+
+
+def test_a_camera_that_swings_shifts_the_far_world():
+    still, yawing, nodding = (
+        Drive(21, (180, 320), density=1.0, frames=30, **more) for more in ({}, {"yaw": 5.0}, {"pitch": 3.0})
+    )
+    assert same(still[0], yawing[0]) and same(still[0], nodding[0])
+    t = 12 / still.fps
+    yaw = np.radians(5) * np.sin(2.4 * t)
+    far = [{i: (b[0] + b[2]) / 2 for i, b, z in zip(f.track_ids, f.boxes, f.depth_m, strict=True) if z > 25}
+           for f in (still[12], yawing[12])]  # fmt: skip
+    shifts = [far[1][i] - far[0][i] for i in far[0] if i in far[1]]
+    assert shifts and np.median(shifts) == pytest.approx(-still.focal_px * np.tan(yaw), abs=3)
+    rows = [np.flatnonzero((f.scene == SCENE["sky"]).any(1)).max(initial=0) for f in (still[5], nodding[5])]
+    assert rows[0] != rows[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 
+import cv2
 import numpy as np
 import pytest
 
@@ -400,3 +402,35 @@ def test_predicted_is_what_update_without_detections_would_say_and_changes_nothi
     assert other.update(Detections.empty(), 0.6, (200, 400)) == expected
     with pytest.raises(ValueError, match="before the last update"):
         one.predicted(0.1)
+
+
+# the camera turns
+
+
+def turning(shift: float, frames: int, with_image: bool) -> set[int]:
+    """Ids of two small boxes in a picture that jumps by `shift` pixels to and fro."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 92, 3), np.uint8)
+    world = cv2.resize(noise, (1104, 576), interpolation=cv2.INTER_CUBIC)
+    tracker, ids = Tracker(), set[int]()
+    for i in range(frames):
+        x = round(shift * (i % 2))
+        image = np.ascontiguousarray(world[:540, 144 - 72 - x : 144 - 72 - x + 960])
+        boxes = [(300 + x, 300, 40, 30), (360 + x, 300, 40, 30)]
+        tracks = tracker.update(seen(*boxes), i / 25, HW, image if with_image else None)
+        ids |= {track.id for track in tracks}
+    return ids
+
+
+def test_a_jumping_camera_keeps_ids_with_pictures_and_swaps_them_without() -> None:
+    assert turning(60, 12, with_image=True) == {1, 2}
+    assert turning(60, 12, with_image=False) != {1, 2}
+
+
+def test_growth_is_the_rate_of_the_logarithm_of_size() -> None:
+    tracker = Tracker()
+    for i in range(40):
+        grown = math.exp(0.4 * i / 25)
+        tracks = tracker.update(seen((480, 270, 40 * grown, 30 * grown)), i / 25, HW)
+    assert tracks[0].growth_per_s == pytest.approx(0.4, abs=0.05)
+    assert tracks[0].growth_std_per_s is not None and 0 < tracks[0].growth_std_per_s < 0.4
+    assert 0 < tracks[0].bottom_std_px < 5

@@ -33,15 +33,19 @@ class View:
     """What the camera sees at one moment: the course of the road in camera space and the projection."""
 
     def __init__(
-        self, road: Road, hw: tuple[int, int], s: float, d: float, *, focal: float, horizon: float, height_m: float
-    ) -> None:
-        """Stand at (s, d) on `road`; `focal` in picture widths (the longer side), `horizon` as a part of the height."""
+        self, road: Road, hw: tuple[int, int], s: float, d: float, *, focal: float, horizon: float, height_m: float,
+        yaw: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Stand at (s, d) on `road`; `focal` in picture widths (the longer side), `horizon` as a part of the height.
+
+        `yaw` is how far the camera looks to the right of the road's course, radians.
+        """
         self.hw, self.road, self.s, self.d, self.height_m = hw, road, s, d, height_m
         self.f = focal * max(hw[1], hw[0] * 1.2)
         self.cx, self.cy = hw[1] / 2, hw[0] * horizon
         self.grid_s = s + STEPS_M
         here = np.array([s, s + 0.5])
-        self.heading0 = float(road.heading(here)[0])
+        self.heading0 = float(road.heading(here)[0]) + yaw
         height = road.height(here)
         slope = float(height[1] - height[0]) * 2
         theta = road.heading(self.grid_s) - self.heading0
@@ -50,7 +54,7 @@ class View:
         x = np.concatenate([[0.0], np.cumsum(0.5 * (np.sin(theta[1:]) + np.sin(theta[:-1])) * step)])
         z = np.concatenate([[0.0], np.cumsum(0.5 * (np.cos(theta[1:]) + np.cos(theta[:-1])) * step)])
         self.grid_theta = theta
-        self.grid_x, self.grid_z = x - x[zero] - d, z - z[zero]
+        self.grid_x, self.grid_z = x - x[zero] - d * np.cos(yaw), z - z[zero] - d * np.sin(yaw)
         self.grid_y = road.height(self.grid_s) - float(height[0]) - 0.9 * slope * STEPS_M
         ahead = self.grid_z > NEAR_M
         rows = self.cy + self.f * (height_m - self.grid_y[ahead]) / self.grid_z[ahead]

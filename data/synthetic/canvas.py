@@ -5,6 +5,7 @@ Owners below 256 are scene class ids (perception.labels.SCENE_CLASSES); from 256
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class Seen:
     scene_class: int
     box: tuple[float, float, float, float]  # xyxy, within the frame
     painted_px: int = 0  # pixels in the frame before nearer things came
+    depth_m: float = math.nan  # forward, of the nearest ground that it stands on
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,13 @@ class Canvas:
         self.seen.append(Seen(track_id, box_class, scene_class, (0, 0, 0, 0)))
         return FIRST_OBJECT + len(self.seen) - 1
 
-    def end(self, owner: int, box: tuple[float, float, float, float]) -> None:
-        """State the extent of the object's outline (xyxy), now that it is painted.
+    def end(self, owner: int, box: tuple[float, float, float, float], depth_m: float = math.nan) -> None:
+        """State the extent of the object's outline (xyxy), now that it is painted, and how far off it stands.
 
         What the frame or a hill cuts off does not count: the box is then that of the pixels.
         """
         seen = self.seen[owner - FIRST_OBJECT]
+        seen.depth_m = depth_m
         if (where := self.window(box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)) is None:
             return
         left, top, right, bottom = where

@@ -5,8 +5,9 @@ The same arguments give the same bytes, and frame i needs no frame before it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -43,6 +44,9 @@ class SyntheticFrame:
     timestamp_s: float
     visible: np.ndarray  # (N,) float32, part of the outline within the frame that nothing hides
     ignore: np.ndarray  # (M, 4) float32 xyxy: objects of which too little is to be seen
+    depth_m: (
+        np.ndarray
+    )  # (N,) float32 forward to where it stands, the nearest wheel or foot; NaN for what hangs on a pole
 
 
 class Drive:
@@ -50,9 +54,14 @@ class Drive:
 
     def __init__(
         self, seed: int = 0, hw: tuple[int, int] = (360, 640), fps: float = 25.0, frames: int = 250,
-        condition: Condition = "day", density: float | None = None,
+        condition: Condition = "day", density: float | None = None, yaw: float = 0.0, pitch: float = 0.0,
+        flat: bool = False,
     ) -> None:  # fmt: skip
         """`density` scales how much is on and beside the road (0: an empty world); None lets the seed choose.
+
+        `yaw` and `pitch` are amplitudes, in degrees, of a camera that swings: looks left and right in 2.6 s, nods in
+        0.7 s. `flat` takes away the hills.
+
 
         Raises ValueError for a frame under 8x8 pixels, fps <= 0, frames < 1, or an unknown condition.
         """
@@ -66,11 +75,14 @@ class Drive:
         self.height_m, self.bounce = dice.uniform(1.25, 1.75), dice.uniform(0.0, 0.004)
         self.bonnet = dice.uniform(0.04, 0.11) if dice.chance(0.35) else 0.0
         self.bonnet_paint = dice.uniform(20, 120)
+        self.yaw, self.pitch = math.radians(yaw), math.radians(pitch)
         self.road, self.look = make_road(seed), make_look(seed, condition)
+        if flat:
+            self.road = replace(self.road, hills=((0.0, 60.0, 0.0),))
         self.world = World(self.road, seed, density)
         self.ground = Ground(self.road, self.look, seed, max(hw))
-        focal_px = self.focal * max(hw[1], hw[0] * 1.2)
-        self.sky = Sky(hw, focal_px, hw[0] * self.horizon, self.look, self.road.setting, seed)
+        self.focal_px = self.focal * max(hw[1], hw[0] * 1.2)
+        self.sky = Sky(hw, self.focal_px, hw[0] * self.horizon, self.look, self.road.setting, seed)
         self.lens = Lens(hw, self.look, seed)
 
     def __len__(self) -> int:
@@ -86,7 +98,10 @@ class Drive:
         t = index / self.fps
         s, d = self.world.ego(t)
         horizon = self.horizon + self.bounce * float(np.sin(9.0 * t) + 0.5 * np.sin(15.7 * t))
-        view = View(self.road, self.hw, s, d, focal=self.focal, horizon=horizon, height_m=self.height_m)
+        if self.pitch:
+            horizon += self.focal_px / self.hw[0] * self.pitch * math.sin(9.0 * t)
+        yaw = self.yaw * math.sin(2.4 * t)
+        view = View(self.road, self.hw, s, d, focal=self.focal, horizon=horizon, height_m=self.height_m, yaw=yaw)
         canvas = Canvas(self.hw)
         self.sky.draw(canvas, view)
         self.ground.draw(canvas, view)
@@ -130,7 +145,7 @@ def truth(canvas: Canvas, timestamp_s: float) -> SyntheticFrame:
         if visible < MIN_VISIBLE or pixels < MIN_AREA_PX or side < MIN_SIDE_PX:
             regions.append((min(box[0], w - 1), min(box[1], h - 1), max(box[2], box[0] + 1), max(box[3], box[1] + 1)))
         else:
-            rows.append((box, seen.box_class, seen.track_id, visible))
+            rows.append((box, seen.box_class, seen.track_id, visible, seen.depth_m))
     return SyntheticFrame(
         image=canvas.image,
         boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
@@ -140,5 +155,6 @@ def truth(canvas: Canvas, timestamp_s: float) -> SyntheticFrame:
         drive=cv2.LUT(scene, drive_of),
         timestamp_s=timestamp_s,
         visible=np.array([row[3] for row in rows], np.float32),
+        depth_m=np.array([row[4] for row in rows], np.float32),
         ignore=np.array(regions, np.float32).reshape(-1, 4),
     )

@@ -28,6 +28,8 @@ SMALLEST_M = {  # what is less than two pixels to so many metres away is left ou
     "truck": 0.5, "bus": 0.5,
 }  # fmt: skip
 CLEAR = 0.035  # and so is what fog leaves less of
+OVERHANG_M = {"car": 1.7, "truck": 2.4, "bus": 4.0}  # of the body beyond the outer wheels, both ends
+CYCLE_M = 1.1  # between the wheels of what is ridden
 RIDER_ID = 250_000_000  # added to the track id of what is ridden
 Point = tuple[float, float, float]
 Place = tuple[float, float, float, float]
@@ -61,7 +63,8 @@ def paint(canvas: Canvas, view: View, look: Look, world: World, t: float) -> Non
         elif thing.kind in ("car", "truck", "bus"):
             mesh = make_vehicle(thing.seed, thing.kind)
             owner = canvas.begin(thing.track_id, BOX[mesh.box_name], SCENE[mesh.box_name])
-            canvas.end(owner, draw_vehicle(canvas, view, look, mesh, place, thing.yaw, owner, thing.braking))
+            box = draw_vehicle(canvas, view, look, mesh, place, thing.yaw, owner, thing.braking)
+            canvas.end(owner, box, _nearest(place, thing.yaw, mesh.length - OVERHANG_M[thing.kind], mesh.width))
         elif thing.kind in ("pedestrian", "cyclist", "bicycle", "motorcycle"):
             _people(canvas, view, look, thing, place)
         elif thing.kind == "light":
@@ -150,6 +153,12 @@ def _square(place: Place, half: float) -> np.ndarray:
     )
 
 
+def _nearest(place: Place, yaw: float, length: float, width: float) -> float:
+    """Depth of the nearest corner of a (length, width) rectangle on the ground around `place`, turned by `yaw`."""
+    angle = place[3] + yaw
+    return float(place[2] - abs(np.cos(angle)) * length / 2 - abs(np.sin(angle)) * width / 2)
+
+
 def _people(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) -> None:
     """People on foot, and cycles with and without riders: two objects each."""
     if view.f / place[2] > COARSE_PX_M:
@@ -169,7 +178,8 @@ def _people(canvas: Canvas, view: View, look: Look, thing: Thing, place: Place) 
     for name, figure in figures:
         track_id = thing.track_id + RIDER_ID * (name == "rider")
         owner = canvas.begin(track_id, BOX[name], SCENE["person" if name == "pedestrian" else name])
-        canvas.end(owner, draw_figure(canvas, view, look, figure, place, thing.yaw, owner))
+        box = draw_figure(canvas, view, look, figure, place, thing.yaw, owner)
+        canvas.end(owner, box, _nearest(place, thing.yaw, CYCLE_M if name != "pedestrian" else 0.0, 0.0))
     if thing.kind == "motorcycle" and look.lights > 0.2:
         back = np.cos(thing.yaw) > 0
         u, v = view.project(np.array([place[0], place[1] + (0.72 if back else 0.9), place[2]]))
