@@ -94,7 +94,7 @@ class Stages:
         begin = perf_counter()
         if self.camera:
             straight = replace(passage.frame, image=self.camera.undistort(passage.frame.image))
-            passage.arrival = replace(passage.arrival, frame=straight)
+            passage.arrival = passage.arrival._replace(frame=straight)
         passage.tensor = self._buffers[self._count % len(self._buffers)]
         self._count += 1
         passage.letterbox = self.model.prepare(passage.frame.image, passage.tensor)

@@ -256,6 +256,8 @@ def test_a_killed_run_leaves_what_can_be_read(tmp_path: Path) -> None:
 
 # --- docs/records.md and the code
 
+OPTIONAL = {"camera", "inferred", *(f"tracks[].{name}" for name in GEOMETRY)}
+
 
 def paths(value: object, at: str = "") -> set[str]:
     """The field names of a record as the page writes them; below `areas` and the like are names, not fields."""
@@ -279,7 +281,7 @@ def test_the_page_about_records_and_the_code_agree(tmp_path: Path) -> None:
     required = set(re.findall(r"^\| `([^`]+)` \| (?![^|]*optional)", fields, re.M))
     optional = set(re.findall(r"^\| `([^`]+)` \| [^|]*optional", fields, re.M))
     assert paths(header) == set(re.findall(r"^\| `([^`]+)` \|", page.split("A frame:")[0], re.M))
-    assert paths(entry) - optional == required and optional == {"inferred", *(f"tracks[].{name}" for name in GEOMETRY)}
+    assert paths(entry) - optional == required and optional == OPTIONAL
     shown = [json.loads(line) for line in page.split("```json\n")[1].split("```")[0].splitlines()]
     assert paths(shown[0]) == paths(header) and paths(shown[1]) == paths(entry) - optional
     for output, names in FILES.items():
