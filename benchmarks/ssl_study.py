@@ -31,6 +31,7 @@ from perception.training.checkpoint import revision
 
 RESULT = Path(__file__).parent / "results" / "ssl_study.json"
 PLOT = Path(__file__).parent / "results" / "ssl_study.png"
+LAYER_DECAY = 0.7  # of fine-tuning, for pretrained weights; random ones have nothing to keep in the early layers
 # arm -> its pretraining, in order: (method, share of the steps)
 ARMS: dict[str, tuple[tuple[str, float], ...]] = {
     "random": (),
@@ -136,7 +137,8 @@ def finetuned(
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         options = ["--data", folder, "--own-labels", "--heads", "scene", "--hw", *map(str, config.hw)]
         options += ["--vit", config.vit, "--share", str(share), "--loop.seed", str(seed), "--loop.lr", str(config.lr)]
-        options += ["--loop.warmup", "20", "--loop.ema", "0.98"] + (["--init", str(encoder)] if encoder else [])
+        options += ["--loop.warmup", "20", "--loop.ema", "0.98", "--init", str(encoder or "random")]
+        options += ["--loop.layer-decay", str(LAYER_DECAY if encoder else 1.0)]
         options += ["--detail-weights", config.detail_weights] if detail else ["--detail", "none"]
         trained(path, config.steps, options)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -30,6 +30,8 @@ from perception.training.policy import load_policy, save_policy
 
 __all__ = ["TrainConfig", "main"]
 
+ENCODER = Path(__file__).parent / "assets" / "vit-t-drive.safetensors"  # see MODEL_CARD.md
+ENCODER_VIT = "vit_tiny_patch16_224"
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -44,7 +46,9 @@ class TrainConfig:
     resume: bool = False
     """Go on from the newest checkpoint in --out, with the options that it was started with."""
     init: str | None = None
-    """Start from a run directory or an exported .onnx file, or the ViT from a timm state dict (.safetensors, .pth)."""
+    """Start from a run or an exported .onnx file, or the ViT from a timm state dict (.safetensors, .pth), or random.
+
+    Left out, and without --pretrained: the bundled encoder, where --vit is its kind, else random."""
     detail_weights: str | None = None
     """ImageNet weights of the detail path as a file (.safetensors, .pth); needs no internet."""
     pretrained: bool = False
@@ -90,20 +94,29 @@ def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
 
 def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture) -> Network:
     """A network with the weights that the options name; with --resume the checkpoint replaces them all."""
-    whole = config.init is not None and Path(config.init).suffix not in WEIGHT_SUFFIXES  # not the ViT alone
+    init = bundled_encoder(config) if config.init is None else config.init
+    init = None if init == "random" else init
+    whole = init is not None and Path(init).suffix not in WEIGHT_SUFFIXES  # not the ViT alone
     if config.resume:
         network = Network(shape)
     else:
-        vit_weights = None if whole else config.init
-        network = Network(shape, config.pretrained, vit_weights, config.detail_weights)
+        network = Network(shape, config.pretrained, None if whole else init, config.detail_weights)
+        print(f"init of the ViT: {init or ('the hub' if config.pretrained else 'random')}")
     if whole and not config.resume:
-        new = start_from(network, Path(str(config.init)), mixture)
-        print(f"init: {config.init}" + (f"; {len(new)} weights are new, the first is {new[0]}" if new else ""))
+        new = start_from(network, Path(str(init)), mixture)
+        if new:
+            print(f"{len(new)} weights are new, the first is {new[0]}")
     detail = network.pyramid.detail
     if detail is not None and config.freeze_details != "none" and (config.pretrained or config.detail_weights or whole):
         detail.freeze(all_stages=config.freeze_details == "all")
     network.pyramid.tokens.freeze(config.freeze_vit)
     return network
+
+
+def bundled_encoder(config: TrainConfig) -> str | None:
+    """The pretrained ViT that comes with this package, if it is of the kind to train and nothing else is asked."""
+    fits = config.vit == ENCODER_VIT and not config.pretrained and ENCODER.is_file()
+    return str(ENCODER) if fits else None
 
 
 SETTLE_ON = 32  # images that batch norms are measured on after an .onnx file

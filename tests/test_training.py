@@ -284,3 +284,31 @@ def test_a_split_without_images_and_a_weight_of_nothing_are_refused(toy: Path, t
         Mixture([toy, empty], [1.0, 1.0], 4, (64, 96), AugmentConfig(), seed=0)
     with pytest.raises(ValueError, match="above 0"):
         Mixture([toy], [0.0], 4, (64, 96), AugmentConfig(), seed=0)
+
+
+def test_the_bundled_encoder_is_the_start_unless_random_is_asked_for(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "pyramid.tokens.vit.blocks.5.mlp.fc1.weight"
+    still = ("--loop.lr", "1e-12", "--loop.weight-decay", "0")
+    assert train.main(options(toy, tmp_path / "bundled", 1, *still)) == 0
+    assert "vit-t-drive.safetensors" in capsys.readouterr().out
+    bundled = load_file(train.ENCODER)["blocks.5.mlp.fc1.weight"].float()
+    assert torch.allclose(weights(tmp_path / "bundled")[name], bundled, atol=1e-6)
+    assert train.main(options(toy, tmp_path / "random", 1, *still, "--init", "random")) == 0
+    assert "init of the ViT: random" in capsys.readouterr().out
+    assert not torch.allclose(weights(tmp_path / "random")[name], bundled, atol=1e-3)
+
+
+def test_a_share_of_the_labels_and_no_detail_path(toy: Path, tmp_path: Path) -> None:
+    def used(share: float, seed: int) -> set[Path]:
+        mixture = Mixture([toy], [1.0], 8, (64, 96), AugmentConfig(), seed, share=share)
+        return {mixture.samples[0][n].image for n in range(len(mixture.samples[0]))}
+
+    everything = used(1.0, 0)
+    half = used(0.5, 0)
+    assert half < everything and len(half) == round(len(everything) / 2)
+    assert any(used(0.5, seed) != half for seed in range(1, 6))
+    assert train.main(options(toy, tmp_path / "run", 1, "--share", "0.5", "--detail", "none")) == 0
+    assert not any(".detail." in name for name in weights(tmp_path / "run"))
+    assert train.main(options(toy, tmp_path / "none", 1, "--share", "0")) == 2
