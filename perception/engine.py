@@ -237,6 +237,8 @@ def _session(path: Path, provider: str, threads: int, strict: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
+    # Its threads sleep while they wait: spinning would take the cores from the loop's other stages, and gains nothing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # fatal only: what goes wrong is raised below, in one line
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     wanted: list[Any] = [ORT_NAMES[provider]]
