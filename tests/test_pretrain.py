@@ -124,3 +124,16 @@ def test_a_run_is_not_overwritten(frames: Path, tmp_path: Path, capsys: pytest.C
     assert pretrain("mae", frames, tmp_path / "run", 1) == 0
     assert pretrain("mae", frames, tmp_path / "run", 1) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
+
+
+def test_given_frames_are_shown_at_the_end(
+    frames: Path, teacher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain("mae", frames, tmp_path / "run", 1, "", "--show", str(frames)) == 0
+    picture = cv2.imread(str(tmp_path / "run" / "shown.png"))
+    assert picture.shape[1] == 3 * 64 and picture.shape[0] > 5 * 32  # visible, completed, frame of all five
+    (tmp_path / "run" / "shown.png").unlink()
+    assert main(["--out", str(tmp_path / "run"), "--resume", "--show", str(frames)]) == 0
+    assert (tmp_path / "run" / "shown.png").is_file()
+    assert pretrain("distil", frames, tmp_path / "other", 1, teacher, "--show", str(frames)) == 2
+    assert "--show is for mae and colour" in capsys.readouterr().err
