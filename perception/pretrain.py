@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,7 +141,7 @@ def body(config: PretrainConfig) -> dict[str, Any]:
     if not config.resume:
         (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
     # Colourisation must see true colours.
-    views = config.views if config.method != "colour" else ViewConfig(**asdict(config.views) | {"magnitude": 0.0})
+    views = config.views if config.method != "colour" else replace(config.views, magnitude=0.0)
     total = config.loop.steps * config.loop.batch_size
     stream = ViewStream(files, config.hw, views, total, config.loop.seed)
     about = {"method": config.method, "vit": config.vit, "hw": config.hw, "revision": checkpoint.revision()}

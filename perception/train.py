@@ -20,6 +20,7 @@ import torch
 from perception.labels import BOX_CLASSES, HEADS
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
+from perception.network.tokens import WEIGHT_SUFFIXES
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
@@ -32,7 +33,6 @@ __all__ = ["TrainConfig", "main"]
 
 ENCODER = Path(__file__).parent / "assets" / "vit-t-drive.safetensors"  # see MODEL_CARD.md
 ENCODER_VIT = "vit_tiny_patch16_224"
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-__all__ = ["Normalize", "Tokens", "fit_position_embedding", "read_weights"]
+__all__ = ["WEIGHT_SUFFIXES", "Normalize", "Tokens", "fit_position_embedding", "read_weights"]
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")  # of files that `read_weights` reads
 
 
 class Normalize(nn.Module):

@@ -75,10 +75,11 @@ def collect(sources: Sequence[str], hw: tuple[int, int], folder: Path, every_s: 
             content = encode_image(image, ".jpg")
             target.write_bytes(content)
             found.files.append(target)
-            found.from_videos += 1
             found.small += image.shape[0] < hw[0] or image.shape[1] < hw[1]
             prints.append(fingerprint(content, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)))
     _drop_duplicates(found, prints)
+    from_folders = set(images)
+    found.from_videos = sum(path not in from_folders for path in found.files)
     if len(found.files) < FEWEST:
         broken = f" ({len(found.broken)} are broken: {found.broken[0]}, ...)" if found.broken else ""
         raise ValueError(
@@ -125,8 +126,5 @@ def _drop_duplicates(found: Collection, prints: list[Print]) -> None:
     for pair in near_pairs(prints):
         if pair.first not in dropped:
             dropped.add(pair.second)
-    for index in dropped:
-        if found.files[index].parent.name == "frames" and found.from_videos:
-            found.from_videos -= 1
     found.duplicates = len(dropped)
     found.files = [path for index, path in enumerate(found.files) if index not in dropped]

@@ -61,7 +61,6 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
     start = resume(run, method, optimizer) if any(run.glob("step_*")) else 0
     meta = {**about, "loop": asdict(config)}
     board = SummaryWriter(str(run))
-    shown = None
     bar = tqdm(
         batches(stream, config.batch_size, start, config.workers),
         total=config.steps, initial=start, desc="pretrain", unit="step", disable=None,
@@ -71,7 +70,6 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
     since = time.perf_counter()
     for step, views in enumerate(bar, start):
         views = views.to(device)
-        shown = views
         for group in optimizer.param_groups:
             group["lr"] = config.lr * learning_rate(step, config.steps, config.warmup)
         draw = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -97,7 +95,7 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
             bar.set_postfix({name: f"{value:.3f}" for name, value in sums.items()})
             sums, since = {}, time.perf_counter()
         if done == config.steps or (config.picture_every and done % config.picture_every == 0):
-            picture = picture_of(method, shown, config.seed)
+            picture = picture_of(method, views, config.seed)
             board.add_image("pictures", picture, done, dataformats="HWC")
             save_picture(picture, run / "pictures.png")
         if done == config.steps or done % config.save_every == 0:

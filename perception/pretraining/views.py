@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from perception.tensors import tensor_from_frame
+from perception.training.dataset import one_thread
 from perception.training.decode import read_frame
 from perception.training.order import shuffled
 from perception.training.policy import load_policy, photometric
@@ -122,9 +123,3 @@ def batches(stream: ViewStream, batch_size: int, start_step: int, workers: int) 
         collate_fn=collate,
         worker_init_fn=one_thread,
     )
-
-
-def one_thread(_: int) -> None:
-    """A worker uses one core: the others belong to the network."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)

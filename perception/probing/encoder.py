@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 
 from perception.network.network import Network
-from perception.network.tokens import Tokens
+from perception.network.tokens import WEIGHT_SUFFIXES, Tokens
+from perception.pretraining.loop import ENCODER
 from perception.training import checkpoint
 from perception.training.from_onnx import network_from_onnx
 
 __all__ = ["open_encoder"]
-
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-ENCODER = "encoder.safetensors"  # in a run of perception.pretrain that is done
 
 
 def open_encoder(source: str, vit: str, hw: tuple[int, int], seed: int = 0) -> Tokens:

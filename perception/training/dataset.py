@@ -29,7 +29,7 @@ from perception.training.mosaic import one_or_mosaic
 from perception.training.order import Draw, shuffled
 from perception.training.samples import Samples
 
-__all__ = ["Batch", "Mixture", "batches"]
+__all__ = ["Batch", "Mixture", "batches", "one_thread"]
 
 
 @dataclass(frozen=True, slots=True)
