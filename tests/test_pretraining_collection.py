@@ -79,3 +79,13 @@ def test_one_image_is_not_enough(tmp_path: Path) -> None:
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file or folder nowhere"):
         collect(["nowhere"], HW, tmp_path)
+
+
+def test_a_folder_may_be_called_frames(tmp_path: Path) -> None:
+    """What came out of a video is counted as such, whatever the folders are called."""
+    (tmp_path / "frames").mkdir()
+    for number, seed in enumerate((0, 0, 3)):
+        cv2.imwrite(str(tmp_path / "frames" / f"{number}.png"), street(seed))
+    video = save_video(tmp_path / "drive.mp4", [street(1)] * 5 + [street(2)] * 5)
+    found = collect([str(tmp_path / "frames"), str(video)], HW, tmp_path / "run" / "frames")
+    assert (len(found.files), found.duplicates, found.from_videos) == (4, 1, 2)
