@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate
+from perception.evaluation.figures import Selection, evaluate
+from perception.evaluation.measure import SCORE_THRESHOLD
 from perception.model import Model
 from perception.training import checkpoint
 

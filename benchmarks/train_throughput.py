@@ -31,7 +31,8 @@ from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.balance import Balance
-from perception.training.dataset import Batch, Mixture, batches
+from perception.training.batch import Batch
+from perception.training.dataset import Mixture, batches
 from perception.training.distributed import ALONE, Processes, run_together
 from perception.training.loop import LoopConfig, losses, precision_for, tasks_of, to_device
 from perception.training.optim import Ema, parameter_groups

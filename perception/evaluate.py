@@ -17,7 +17,8 @@ from perception.cli import run
 from perception.engine import Provider
 from perception.evaluation.corruptions import CORRUPTIONS, Corruption
 from perception.evaluation.extra import Extra, judged_model
-from perception.evaluation.figures import SCORE_THRESHOLD, Plan, Selection, evaluate, plan
+from perception.evaluation.figures import Selection, evaluate, plan
+from perception.evaluation.measure import SCORE_THRESHOLD, Plan
 from perception.evaluation.reliability import require_png, save_plot
 from perception.evaluation.report import write_report
 from perception.evaluation.robustness import robustness, robustness_table

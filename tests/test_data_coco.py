@@ -41,7 +41,7 @@ def coco_2017(root: Path) -> Path:
     for name in ("train2017/000000000009.jpg", "train2017/000000000025.jpg", "val2017/000000000139.jpg"):
         photo(root / name)
     rows = [
-        annotation(9, 1, [10.5, 5.25, 20.0, 30.0]),
+        annotation(9, 1, [10.5, 5.25, 20.0, 30.0]) | {"attributes": {"occluded": True, "rotation": 0.0}},  # as of CVAT
         annotation(9, 13, [40, 0, 10, 10]),
         annotation(9, 18, [0, 0, 10, 10]),
         annotation(9, 1, [0, 20, 60, 20], crowd=1),
@@ -75,6 +75,7 @@ def test_coco_2017(tmp_path, capsys):
     assert first.image.stem == "000000000009" and first.categories == ("person", "stop sign")
     np.testing.assert_allclose(first.boxes, [[10.5, 5.25, 30.5, 35.25], [40, 0, 50, 10]])
     np.testing.assert_allclose(first.ignore, [[0, 20, 60, 40]])  # the crowd of people, not that of dogs
+    assert first.box_attributes == ({"occluded": True, "rotation": 0.0}, {})
     assert second.boxes is not None and len(second.boxes) == 0  # annotated: nothing of ours
     assert read_layout(out, "val")[1][0].categories == ("train",)
 

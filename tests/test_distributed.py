@@ -6,11 +6,13 @@ gradients of the detail path differ by a percent from the true ones, in torch's 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from torch import nn
 from perception import train
 from perception.labels import SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter
-from perception.training import checkpoint, loop
+from perception.training import checkpoint, dataset, loop
 from perception.training.distributed import ALONE, Processes, Share, together
 from perception.training.norms import SyncNorm, synchronise_norms
 
@@ -108,6 +110,25 @@ def as_one_of_two(rank: int, ports: list[int], folder: Path, toy: Path) -> None:
     os.environ["MASTER_PORT"] = str(ports[2])
     assert train.main(options(toy, folder / "cut")) == 130
     dist.barrier()  # the first process holds the store: it may not leave before the other has heard
+    dist.destroy_process_group()
+
+    loop.learning_rate = usual
+    torch.set_default_dtype(torch.float32)
+    os.environ["MASTER_PORT"] = str(ports[3])
+    assert train.main(options(toy, folder / "bf16", "--loop.precision", "bf16")) == 0
+
+    def unreadable(*_: object) -> None:
+        raise ValueError("an image that only the second process reads is broken")
+
+    if rank == 1:
+        dataset.read_frame = unreadable
+    os.environ["MASTER_PORT"] = str(ports[4])
+    with (folder / f"stderr{rank}").open("w") as file, contextlib.redirect_stderr(file):
+        assert train.main(options(toy, folder / "broken")) != 0
+    if rank == 0:  # it holds the store: it may not leave before the other has spoken
+        until = time.monotonic() + 60
+        while not (folder / "stderr1").read_text() and time.monotonic() < until:
+            time.sleep(0.05)
 
 
 def two_norm_steps(processes: Processes) -> dict[str, torch.Tensor]:
@@ -151,9 +172,12 @@ def double() -> Iterator[None]:
 def runs(double: None, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what two processes wrote, and the run "one" of a single process."""
     folder = tmp_path_factory.mktemp("runs")
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(5)]
     torch.multiprocessing.spawn(as_one_of_two, (ports, folder, toy), nprocs=2)
     assert train.main(options(toy, folder / "one")) == 0
+    torch.set_default_dtype(torch.float32)
+    assert train.main(options(toy, folder / "one_bf16", "--loop.precision", "bf16")) == 0
+    torch.set_default_dtype(torch.float64)
     return folder
 
 
@@ -198,6 +222,19 @@ def test_a_run_of_two_processes_is_resumed_by_one(runs: Path) -> None:
     assert checkpoint.latest(runs / "cut").name == f"step_{STOP:06d}"
     assert train.main(["--out", str(runs / "cut"), "--resume"]) == 0
     assert_same_run(runs / "cut", runs / "one")
+
+
+def test_two_processes_train_like_one_in_bf16(runs: Path) -> None:
+    one, two = logged(runs / "one_bf16"), logged(runs / "bf16")
+    assert len(one) == len(two) == STEPS
+    for a, b in zip(one, two, strict=True):
+        assert b["loss/scene"] == pytest.approx(a["loss/scene"], rel=0.03)
+
+
+def test_what_only_one_process_meets_ends_all_and_is_said_once(runs: Path) -> None:
+    said = [line for rank in range(2) for line in (runs / f"stderr{rank}").read_text().splitlines()]
+    assert [line for line in said if "only the second process" in line] == [line for line in said if "error" in line]
+    assert len([line for line in said if "only the second process" in line]) == 1, said
 
 
 def test_the_shares_of_all_processes_are_the_batches_of_one() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception.evaluation.figures import Truth
+from perception.evaluation.measure import Truth
 from perception.evaluation.slices import MOST_VALUES, SliceMeasure, object_slices, slice_tables
 from perception.labels import BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import Sample

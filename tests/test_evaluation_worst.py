@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from perception.evaluation.figures import Truth
+from perception.evaluation.measure import Truth
 from perception.evaluation.report import write_report
 from perception.evaluation.worst import WorstFrames, match
 from perception.labels import SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels

@@ -10,7 +10,8 @@ import pytest
 from perception.labels import IGNORE, SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter
 from perception.training.augment import MIN_BOX_PX, MIN_VISIBLE, Augment, AugmentConfig, too_little, visible_share
-from perception.training.dataset import Example, Mixture
+from perception.training.batch import Example
+from perception.training.dataset import Mixture
 from perception.training.mosaic import combine
 
 HW = (64, 112)

@@ -21,7 +21,8 @@ from perception.labels import DRIVE_CLASSES, SCENE_CLASSES, BoxLabels, DatasetLa
 from perception.layout import LayoutWriter
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
-from perception.training.dataset import Collate, Mixture
+from perception.training.batch import Collate
+from perception.training.dataset import Mixture
 from perception.training.optim import Ema, learning_rate, parameter_groups
 
 LABELS = DatasetLabels(

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from perception.cli import run
 from perception.labels import BoxLabels, DatasetLabels
-from perception.layout import SPLITS, LayoutWriter, Report
+from perception.layout import SPLITS, Attribute, LayoutWriter, Report
 from perception.prepare import NamedCategoriesConfig, number, progress, read_json, summary
 
 COCO = ("coco", "annotations CC BY 4.0; images under the Flickr terms of use", "https://cocodataset.org")
@@ -38,6 +38,15 @@ class CocoConfig(NamedCategoriesConfig):
                 raise ValueError(f"--splits {option!r}: expected train|val|test=FILE.json:IMAGE_FOLDER")
             found[split] = (self.source / annotations, self.source / images)
         return found
+
+
+class Row(NamedTuple):
+    """An annotation whose category means something to us."""
+
+    category: str
+    xyxy: list[float]
+    crowd: bool
+    attributes: dict[str, Attribute]  # CVAT and others add them; COCO itself has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +83,8 @@ def xyxy_from_bbox(bbox: Any) -> list[float]:
     return [x, y, x + w, y + h]
 
 
-def rows_by_image(coco: CocoFile, labels: BoxLabels, report: Report) -> dict[str, list[tuple[str, list[float], bool]]]:
-    """Image id, as text -> (category, xyxy, is a crowd) of the annotations whose category means something to us."""
+def rows_by_image(coco: CocoFile, labels: BoxLabels, report: Report) -> dict[str, list[Row]]:
+    """Image id, as text -> its annotations."""
     known = {str(entry.get("id")) for entry in coco.images}
     rows = defaultdict(list)
     for entry in coco.annotations:
@@ -85,7 +94,9 @@ def rows_by_image(coco: CocoFile, labels: BoxLabels, report: Report) -> dict[str
         elif image_id not in known:
             report.problem("annotation of an unknown image id, dropped", str(entry)[:100])
         elif (name := coco.names[category_id]) in labels.sets:
-            rows[image_id].append((name, xyxy_from_bbox(entry.get("bbox")), bool(entry.get("iscrowd"))))
+            attributes = entry.get("attributes")
+            kept = attributes if isinstance(attributes, dict) else {}
+            rows[image_id].append(Row(name, xyxy_from_bbox(entry.get("bbox")), bool(entry.get("iscrowd")), kept))
     return rows
 
 
@@ -107,14 +118,16 @@ def add_split(writer: LayoutWriter, split: str, coco: CocoFile, images: Path, on
         if only_relevant and not found:
             notes["image without any object of ours, left out"] += 1
             continue
+        objects = [row for row in found if not row.crowd]
         height, width = entry.get("height"), entry.get("width")
         writer.add(
             split,
             file_name.with_suffix("").as_posix(),
             images / file_name,
-            boxes=[box for _, box, crowd in found if not crowd],
-            categories=[name for name, _, crowd in found if not crowd],
-            ignore=[box for _, box, crowd in found if crowd],
+            boxes=[row.xyxy for row in objects],
+            categories=[row.category for row in objects],
+            ignore=[row.xyxy for row in found if row.crowd],
+            box_attributes=[row.attributes for row in objects],
             annotated_hw=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
         )
     return notes

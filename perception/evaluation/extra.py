@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from perception.evaluation.lanes import DriveEvaluation, drive_lines
+from perception.evaluation.measure import Measure, Plan, Truth
 from perception.evaluation.slices import slice_tables
 from perception.labels import DatasetLabels
 from perception.model import Model
 from perception.structures import Result
 
 if TYPE_CHECKING:
-    from perception.evaluation.figures import Measure, Plan, Truth
     from perception.evaluation.views import ProbableEngine, ProbableResult
 
 __all__ = ["Extra", "extra_lines", "extra_measures", "judged_model"]

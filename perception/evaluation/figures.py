@@ -11,23 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from perception.evaluation.extra import Extra, extra_measures, judged_model
 from perception.evaluation.masks import MaskEvaluation
+from perception.evaluation.measure import SCORE_THRESHOLD, Measure, Plan, Truth
 from perception.evaluation.slices import SliceMeasure
 from perception.imagefile import read_ids, read_image
 from perception.labels import DatasetLabels
-from perception.layout import Sample, read_layout
+from perception.layout import read_layout
 from perception.model import Model
 from perception.structures import Result
 
-__all__ = ["Measure", "Plan", "Selection", "Truth", "evaluate", "plan", "truths"]
-
-SCORE_THRESHOLD = 0.001  # AP wants the whole curve, down to the boxes that hardly anyone believes in
+__all__ = ["Selection", "evaluate", "plan", "truths"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,38 +41,6 @@ class Selection:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit must be 1 or more, but got {self.limit}")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What will be judged on one dataset."""
-
-    labels: DatasetLabels
-    samples: list[Sample]
-    boxes: bool
-    heads: tuple[str, ...]
-    missing: tuple[str, ...]  # tasks that the dataset has and the model lacks
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """What is annotated on one image."""
-
-    sample: Sample
-    image: np.ndarray  # (H, W, 3) uint8 BGR
-    masks: Mapping[str, np.ndarray]  # head -> (H, W) uint8 label ids of the dataset, of the heads that are judged
-
-
-class Measure(Protocol):
-    """One way to judge."""
-
-    def add(self, found: Result, truth: Truth) -> None:
-        """One image. `found` has every box that scores at least SCORE_THRESHOLD."""
-        ...
-
-    def result(self) -> dict[str, Any]:
-        """The figures as plain JSON values."""
-        ...
 
 
 class BoxMeasure:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.evaluation.masks import MaskEvaluation
+from perception.evaluation.measure import Truth
 from perception.evaluation.percent import percent
 from perception.labels import DatasetLabels
 from perception.layout import Attribute, Sample
@@ -98,19 +99,18 @@ class SliceMeasure:
         }
         self._objects: list[dict[str, str]] = []  # of every box, in the order of boxes.matched_scores
 
-    def add(self, found: Result, truth: Any) -> None:
-        """One image (truth: figures.Truth)."""
+    def add(self, found: Result, truth: Truth) -> None:
+        """One image."""
         sample = truth.sample
-        counts_boxes = self.boxes is not None and sample.boxes is not None
         for name, value in sample.attributes.items():
             if name in self._slices:
                 part = self._slices[name][_text(value)]
                 part.images += 1
-                part.numbers += [self.boxes.images] if self.boxes and counts_boxes else []
+                part.numbers += [self.boxes.images] if self.boxes and sample.boxes is not None else []
                 for head, mask in truth.masks.items():
                     part.masks[head].add(found.class_maps[head], mask)
-        if counts_boxes:
-            known = sample.box_attributes or [{}] * len(sample.boxes)
+        if self.boxes and sample.boxes is not None:
+            known: Sequence[Mapping[str, Attribute]] = sample.box_attributes or [{}] * len(sample.boxes)
             self._objects += [object_slices(box, values) for box, values in zip(sample.boxes, known, strict=True)]
 
     def result(self) -> dict[str, Any]:

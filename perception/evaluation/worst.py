@@ -16,22 +16,20 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from perception.colours import BOX_COLOURS, Colour, colour_of, rgb
 from perception.evaluation.masks import MaskEvaluation, iou_from_confusion
+from perception.evaluation.measure import Truth
 from perception.imagefile import encode_image
 from perception.inspection.sheets import blend, box_colours, caption, grid, label_colours, legend_strip
 from perception.labels import BoxLabels, DatasetLabels
 from perception.overlay import OverlayStyle, draw_boxes
 from perception.structures import Detections, Result
 from perception.tracks import iou
-
-if TYPE_CHECKING:
-    from perception.evaluation.figures import Truth
 
 __all__ = ["Frame", "WorstFrames", "match"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from perception.evaluation.figures import SCORE_THRESHOLD, Selection, evaluate
+from perception.evaluation.figures import Selection, evaluate
+from perception.evaluation.measure import SCORE_THRESHOLD
 from perception.model import Model
 from perception.network.network import Network
 from perception.training.checkpoint import TorchEngine, metadata

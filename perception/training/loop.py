@@ -18,7 +18,8 @@ from perception.labels import BOX_CLASSES, SCENE_CLASSES
 from perception.network.network import Network
 from perception.training import checkpoint
 from perception.training.balance import Balance, gradient_norms, task_weights
-from perception.training.dataset import Batch, Mixture, batches
+from perception.training.batch import Batch
+from perception.training.dataset import Mixture, batches
 from perception.training.distributed import ALONE, Processes
 from perception.training.evaluation import evaluate_network
 from perception.training.losses import box_loss, mask_loss, ruled_out_by_masks

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -19,9 +18,7 @@ import numpy as np
 from perception.labels import IGNORE
 from perception.layout import Sample
 from perception.training.augment import too_little, visible_share
-
-if TYPE_CHECKING:
-    from perception.training.dataset import Example
+from perception.training.batch import Example
 
 __all__ = ["combine", "one_or_mosaic"]
 
