@@ -1,6 +1,9 @@
 """Export a trained run to one ONNX file, checked stage by stage against torch before it is accepted.
 
-python -m perception.export RUN --out FILE.onnx
+    python -m perception.export RUN --out FILE.onnx
+    python -m perception.export FILE.onnx --out FILE-int8.onnx --precision int8 --images VIDEO_OR_FOLDER
+
+With --precision the file (or the run, exported first) is made fp16, or int8 wherever its answers stay as they were.
 """
 
 from __future__ import annotations
@@ -26,18 +29,20 @@ import tyro
 from torch import Tensor, nn
 
 from perception.cli import run as run_cli
-from perception.engine import METADATA_KEY
+from perception.engine import METADATA_KEY, Engine
 from perception.frames import open_source
 from perception.layout import split_weight
 from perception.network.boxes import BranchName
 from perception.network.network import Network
 from perception.parity import Parity, compare
+from perception.precision.convert import convert
 from perception.tensors import tensor_from_frame
 from perception.training.checkpoint import load_network, metadata, revision
 
 __all__ = ["ExportConfig", "export", "main"]
 
 OPSET = 20
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,7 @@ class ExportConfig:
     """Export a trained run to ONNX."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of perception.train."""
+    """Run directory of perception.train; for --precision also an ONNX file that this command wrote."""
     out: Path
     """File to write, FILE.onnx."""
     images: str | None = None
@@ -58,6 +63,11 @@ class ExportConfig:
     """Branch of the box head that answers; default: the one that the run names."""
     weights: Literal["fp32", "fp16"] = "fp32"
     """How weights are stored. fp16 halves the file; they are widened when it is loaded, and computed with in fp32."""
+    precision: Precision = "fp32"
+    """What is computed with: fp16 is for GPUs, int8 for CPUs with VNNI or AMX; input and outputs stay what they are."""
+    agreement: float = 0.97
+    """With --precision: share of pixels of each map, and of boxes, that must stay as in fp32 on the images. Blocks of the
+    network that would break it stay in float."""
     json: str | None = None
     """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
 
@@ -192,7 +202,7 @@ def quiet() -> Iterator[None]:
 
 def check_images(config: ExportConfig, hw: tuple[int, int]) -> tuple[list[np.ndarray], str]:
     """Real frames as model inputs (h, w, 3) RGB, and where they come from."""
-    sources = [config.images] if config.images else val_folders(config.run)
+    sources = [config.images] if config.images else val_folders(config.run) if config.run.is_dir() else []
     tensors: list[np.ndarray] = []
     for source in sources:
         with open_source(source) as frames:
@@ -211,8 +221,8 @@ def val_folders(run: Path) -> list[str]:
     return [str(folder) for folder in folders if folder.is_dir()]
 
 
-def body(config: ExportConfig) -> dict[str, Any]:
-    """Export, check, report."""
+def from_run(config: ExportConfig, out: Path) -> dict[str, Any]:
+    """Export the run to `out`, check, report."""
     network, meta = load_network(config.run, branch=config.branch)
     trained = (*(["boxes"] if network.boxes is not None else []), *network.masks)
     heads = config.heads or trained
@@ -221,10 +231,44 @@ def body(config: ExportConfig) -> dict[str, Any]:
     network.keep(heads)
     images, source = check_images(config, network.config.hw)
     about = replace(metadata(network, meta), revision=revision()).to_json()
-    parity = export(network, heads, about, images, config.out, config.weights == "fp16")
-    print(f"{config.out}: {config.out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}")
+    parity = export(network, heads, about, images, out, config.weights == "fp16")
+    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}")
     print(parity)
-    return {"out": str(config.out), "bytes": config.out.stat().st_size, "images": len(images), **parity.to_json()}
+    return {"images": len(images), **parity.to_json()}
+
+
+def reduced(config: ExportConfig, source: Path) -> dict[str, Any]:
+    """Make the fp16 or int8 file of the fp32 file `source`."""
+    if not 0 < config.agreement <= 1:
+        raise ValueError(f"--agreement must be over 0 and at most 1, but got {config.agreement}")
+    hw = Engine(source, "cpu").input_hw
+    images, where = check_images(config, hw)
+    assert config.precision != "fp32"
+    facts = convert(source, config.out, config.precision, images, config.agreement)
+    size = config.out.stat().st_size / 1e6
+    print(f"{config.out}: {config.precision}, {size:.1f} MB, agreement with fp32 {facts['agreement']:.4f}")
+    print(f"  measured on {len(images)} images of {where}")
+    if config.precision == "int8":
+        print(f"  int8: {len(facts['int8_blocks'])} blocks; float: {', '.join(facts['float_blocks']) or 'none'}")
+    return facts
+
+
+def body(config: ExportConfig) -> dict[str, Any]:
+    """Export, check, report."""
+    if config.run.is_file():
+        if config.precision == "fp32":
+            raise ValueError(f"{config.run} is exported already; --precision fp16 or int8 makes another file of it")
+        if config.heads or config.branch or config.weights != "fp32":
+            raise ValueError("--heads, --branch and --weights are for run directories")
+        facts = reduced(config, config.run)
+    elif config.precision == "fp32":
+        facts = from_run(config, config.out)
+    else:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=config.out.parent) as folder:
+            fp32 = Path(folder) / "fp32.onnx"
+            facts = from_run(config, fp32) | reduced(config, fp32)
+    return {"out": str(config.out), "bytes": config.out.stat().st_size, **facts}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Parity", "compare"]
+__all__ = ["Parity", "compare", "matched_share"]
 
 STAGE_TOLERANCE = 2e-3  # largest error over the largest value; float32 sums in another order give about 1e-5
 MAP_AGREEMENT = 0.999  # share of pixels with the same class
 BOX_IOU = 0.99  # of each box with its partner
 BOX_SCORE = 0.05  # boxes above this must have a partner, unless the K best end within the tolerance
 SCORE_TOLERANCE = 0.01  # between a box and its partner
+SHOWN_SCORE, SAME_OBJECT_IOU = 0.3, 0.8  # of `matched_share`: a box that would be shown, and one that is as good
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,28 @@ def match(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
     worst = 1.0
     for box in a:
         same = b[(b[:, 5] == box[5]) & (np.abs(b[:, 4] - box[4]) < SCORE_TOLERANCE)]
-        low, high = np.maximum(same[:, :2], box[:2]), np.minimum(same[:, 2:4], box[2:4])
-        shared = (high - low).clip(min=0).prod(1)
-        area = (same[:, 2:4] - same[:, :2]).prod(1) + (box[2:4] - box[:2]).prod() - shared
-        worst = min(worst, float((shared / np.maximum(area, 1e-9)).max(initial=0.0)))
+        worst = min(worst, float(overlaps(box, same).max(initial=0.0)))
     return worst, len(a)
+
+
+def matched_share(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
+    """(N, 6) boxes of two engines that need not be equal -> share of boxes with a partner, and how many boxes.
+
+    Boxes of either side over SHOWN_SCORE count; a partner has the same class, an IoU over SAME_OBJECT_IOU, and a score
+    that is at most 0.1 lower than SHOWN_SCORE: being just below the threshold is no difference.
+    """
+    paired = count = 0
+    for ours, theirs in ((a, b), (b, a)):
+        for box in ours[ours[:, 4] > SHOWN_SCORE]:
+            same = theirs[(theirs[:, 5] == box[5]) & (theirs[:, 4] > SHOWN_SCORE - 0.1)]
+            paired += float(overlaps(box, same).max(initial=0.0)) > SAME_OBJECT_IOU
+            count += 1
+    return (paired / count if count else 1.0), count
+
+
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of one box with (N, 6) others -> (N,)."""
+    low, high = np.maximum(others[:, :2], box[:2]), np.minimum(others[:, 2:4], box[2:4])
+    shared = (high - low).clip(min=0).prod(1)
+    area = (others[:, 2:4] - others[:, :2]).prod(1) + (box[2:4] - box[:2]).prod() - shared
+    return np.asarray(shared / np.maximum(area, 1e-9))

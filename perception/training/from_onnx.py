@@ -42,6 +42,8 @@ def network_from_onnx(path: Path) -> Network:
     config = Metadata.from_json(texts[METADATA_KEY]).config
     if "network" not in config:
         raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
+    if kind := config.get("precision", {}).get("kind"):
+        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
     network = Network(network_config(config))
     found = named_weights(model.graph)
     own = network.state_dict()
