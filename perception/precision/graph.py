@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from perception.engine import METADATA_KEY, Metadata
 
-__all__ = ["Layer", "about", "layers_of", "linked", "open_fp32", "set_about"]
+__all__ = ["Layer", "about", "layers_of", "linked", "open_fp32", "replace_nodes", "set_about"]
 
 PREFIXES = ("network.", "pyramid.", "detail.cnn.", "tokens.", "vit.")
 

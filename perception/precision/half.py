@@ -8,13 +8,10 @@ the resizing of class logits and their argmax. Not run on a GPU.
 
 from __future__ import annotations
 
-from graphlib import TopologicalSorter
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-import onnx
-from onnx import ModelProto
-from onnxruntime.transformers.float16 import convert_float_to_float16
-
-from perception.precision.graph import layers_of
+from perception.precision.graph import layers_of, replace_nodes
 
 __all__ = ["SENSITIVE", "half", "kept_in_fp32"]
 
@@ -45,21 +42,46 @@ def kept_in_fp32(model: ModelProto) -> list[str]:
 
 
 def half(model: ModelProto) -> ModelProto:
-    """An fp32 graph of `open_fp32` -> the same in fp16 but for `kept_in_fp32`."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    converted = convert_float_to_float16(copy, keep_io_types=True, op_block_list=[], node_block_list=kept_in_fp32(model))
-    sort_nodes(converted)
-    del converted.graph.value_info[:]
-    onnx.checker.check_model(converted)
-    return converted
+    """An fp32 graph of `open_fp32` -> the same in fp16 but for `kept_in_fp32`.
 
+    Each tensor is cast at most once to either type. (onnxruntime.transformers.float16 makes an invalid graph of ours:
+    it casts a weight that several fp32 nodes read once for each of them, under one name.)
+    """
+    kept = set(kept_in_fp32(model))
+    infos = (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    floats = {info.name for info in infos if info.type.tensor_type.elem_type == TensorProto.FLOAT}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    is_half: set[str] = set()  # tensors made by nodes that compute in fp16
+    nodes: list[NodeProto] = []
+    added: dict[str, TensorProto] = {}
+    cast: set[str] = set()
 
-def sort_nodes(model: ModelProto) -> None:
-    """Put every node behind those that it reads from: the converter appends its casts at the end."""
-    nodes = list(model.graph.node)
-    maker = {name: i for i, node in enumerate(nodes) for name in node.output}
-    before = {i: {maker[name] for name in node.input if name in maker} for i, node in enumerate(nodes)}
-    order = list(TopologicalSorter(before).static_order())
-    del model.graph.node[:]
-    model.graph.node.extend(nodes[i] for i in order)
+    def as_type(name: str, wish_half: bool) -> str:
+        if name in weights:
+            if wish_half and name not in added:
+                value = numpy_helper.to_array(weights[name]).astype(np.float16)
+                added[name] = numpy_helper.from_array(value, f"{name}.fp16")
+            return f"{name}.fp16" if wish_half else name
+        if name not in floats or (name in is_half) == wish_half:
+            return name
+        twin = f"{name}.{'fp16' if wish_half else 'fp32'}"
+        if twin not in cast:
+            cast.add(twin)
+            to = TensorProto.FLOAT16 if wish_half else TensorProto.FLOAT
+            nodes.append(helper.make_node("Cast", [name], [twin], f"{twin}.cast", to=to))
+        return twin
+
+    for node in model.graph.node:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        wish_half = node.name not in kept and node.op_type not in ("Cast", "Constant", "ConstantOfShape")
+        copy.input[:] = [as_type(name, wish_half) for name in node.input]
+        nodes.append(copy)
+        if wish_half:
+            is_half.update(name for name in node.output if name in floats)
+    made = ModelProto()
+    made.CopyFrom(model)
+    made.graph.initializer.extend(added.values())
+    del made.graph.value_info[:]
+    replace_nodes(made, nodes)
+    return made
