@@ -3,7 +3,7 @@
     python benchmarks/graph_profile.py [FILE.onnx] [--images FOLDER_OR_VIDEO] [--threads 1]
 
 The roofline is a large float32 matrix product in ONNX Runtime, timed in the same run: "of peak" is the share of its
-GFLOP/s that a stage's own products reach. Of each node the lower quartile of its times counts: other work on the machine only adds.
+GFLOP/s that a stage's own products reach. Of each node the lower quartile of its times counts: other work only adds.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def peak_gflops(threads: int, size: int = 1024) -> float:
     return 2 * size**3 / min(times) / 1e9
 
 
-STAGES = (  # in the order of the data flow; the stage of a node is that of the first layer downstream or its own
+STAGES = (  # what a weight's name holds; the first that fits
     ("detail", "detail."),
     ("tokens", "tokens."),
     ("pyramid", "pyramid."),
@@ -177,7 +177,9 @@ def body(config: ProfileConfig) -> dict[str, Any]:
         raise ValueError(f"--repeats must be 1 or more, but got {config.repeats}")
     peak = peak_gflops(config.threads)
     nodes, whole = profile(config)
-    print(f"{config.model.name}: {whole:.1f} ms a run (median), {sum(node['ms'] for node in nodes):.1f} ms in its nodes")
+    print(
+        f"{config.model.name}: {whole:.1f} ms a run (median), {sum(node['ms'] for node in nodes):.1f} ms in its nodes"
+    )
     print(f"roofline: {peak:.0f} GFLOP/s, a 1024 x 1024 float32 product on {config.threads} thread(s)")
     tables = {key: grouped(nodes, key, peak) for key in ("op", "stage")}
     for key, rows in tables.items():

@@ -66,8 +66,8 @@ class ExportConfig:
     precision: Precision = "fp32"
     """What is computed with: fp16 is for GPUs, int8 for CPUs with VNNI or AMX; input and outputs stay what they are."""
     agreement: float = 0.97
-    """With --precision: share of pixels of each map, and of boxes, that must stay as in fp32 on the images. Blocks of the
-    network that would break it stay in float."""
+    """With --precision: share of pixels of each map, and of boxes, that must stay as in fp32 on the images. Blocks of
+    the network that would break it stay in float."""
     json: str | None = None
     """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
 

@@ -3,7 +3,7 @@
     python -m perception.parity_report FP32.onnx FP16.onnx INT8.onnx --data DATASETS/camvid --out DIR
 
 The first file is what the others are compared with; with --run, torch is. Every form sees the same images. Times are
-taken in turn, one call of each form after another, and compared call by call, so that whatever else the machine does hurts all alike.
+taken in turn, one call of each form after another, and compared call by call: what else the machine does hurts all.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Form:
 
     name: str
     engine: EngineLike | None  # None: not present here
-    answers: Callable[[Sequence[np.ndarray]], list[dict[str, np.ndarray]]] | None = None  # with stages, where it has them
+    answers: Callable[[Sequence[np.ndarray]], list[dict[str, np.ndarray]]] | None = (
+        None  # with stages, where it has them
+    )
     path: Path | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -242,7 +244,10 @@ def page(forms: Sequence[Form], config: ParityReportConfig, compared: int) -> st
     ]
     names = list(first.figures["stages"])
     stages = [
-        [name, *(f"{form.figures['stages'][name]:.1e}" if name in form.figures["stages"] else "-" for form in present[1:])]
+        [
+            name,
+            *(f"{form.figures['stages'][name]:.1e}" if name in form.figures["stages"] else "-" for form in present[1:]),
+        ]
         for name in names
     ]
     parts = [

@@ -87,7 +87,9 @@ def test_layers_have_the_names_of_their_blocks(graph: onnx.ModelProto) -> None:
 def test_fp16_keeps_input_and_outputs_and_what_is_sensitive(graph: onnx.ModelProto, tensors: list[np.ndarray]) -> None:
     model = half(graph)
     onnx.checker.check_model(model)
-    full = {name for node in model.graph.node if node.name in kept_in_fp32(graph) for name in (*node.input, *node.output)}
+    full = {
+        name for node in model.graph.node if node.name in kept_in_fp32(graph) for name in (*node.input, *node.output)
+    }
     typed = onnx.shape_inference.infer_shapes(model)
     kinds = {info.name: info.type.tensor_type.elem_type for info in typed.graph.value_info}
     assert not [name for name in full if kinds.get(name) == onnx.TensorProto.FLOAT16]
@@ -143,7 +145,16 @@ def test_blocks_that_change_the_answer_stay_in_float(graph: onnx.ModelProto, ten
 def test_front_door_makes_both(fp32: Path, images: Path, tmp_path: Path) -> None:
     for kind in ("fp16", "int8"):
         out = tmp_path / f"{kind}.onnx"
-        options = ["--precision", kind, "--images", str(images), "--agreement", "0.3", "--json", str(tmp_path / "s.json")]
+        options = [
+            "--precision",
+            kind,
+            "--images",
+            str(images),
+            "--agreement",
+            "0.3",
+            "--json",
+            str(tmp_path / "s.json"),
+        ]
         assert export.main([str(fp32), "--out", str(out), *options]) == 0
         about = load(out, provider="cpu").engine.metadata
         assert about.config["precision"]["kind"] == kind

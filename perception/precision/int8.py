@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from perception.precision.graph import Links, layers_of, linked, replace_nodes
 
-__all__ = ["Ranges", "measure_ranges", "quantize", "quantizable"]
+__all__ = ["Ranges", "measure_ranges", "quantizable", "quantize"]
 
 Ranges = Mapping[str, tuple[float, float]]  # tensor -> (lowest, highest value to represent)
 TAIL = 1e-4  # share of an image's values that may be clipped at either end
