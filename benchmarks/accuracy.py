@@ -14,7 +14,7 @@ says (the column "trained on").
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -100,11 +100,13 @@ class Peer:
     strides = (8, 16, 32)
     nms_iou = 0.65
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """`threads`: of the CPU; 0 = one for each core."""
         if not path.is_file():
             raise FileNotFoundError(f"peer not found: {path}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.name = path.stem
         entry = self.session.get_inputs()[0]
@@ -197,7 +199,7 @@ class NanoDet(Peer):
         return np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], 1), scores
 
 
-PEERS: dict[str, Callable[[Path], Peer]] = {"yolox": YoloX, "nanodet": NanoDet}
+PEERS: dict[str, type[Peer]] = {"yolox": YoloX, "nanodet": NanoDet}
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, iou: float) -> list[int]:

@@ -151,8 +151,11 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and of those children that have ended."""
+def cpu_seconds(pid: int | None = None) -> float:
+    """CPU time of this process and of those children that have ended; or of the process `pid` alone (Linux)."""
+    if pid is not None:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
@@ -169,11 +172,13 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_mb() -> float:
-    """The most resident memory of this process in MB, since its start or `reset_peak`."""
-    for line in _lines("/proc/self/status"):
+def peak_mb(pid: int | None = None) -> float:
+    """The most resident memory of this process, or of `pid`, in MB, since its start or `reset_peak`."""
+    for line in _lines(f"/proc/{pid or 'self'}/status"):
         if line.startswith("VmHWM"):
             return round(int(line.split()[1]) * 1024 / 1e6, 2)
+    if pid is not None:
+        raise OSError(f"the peak memory of process {pid} can't be read; that needs Linux")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 2)
 

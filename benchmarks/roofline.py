@@ -6,8 +6,8 @@ operators' inputs, weights and outputs, each read or written once, at the size o
 
 `Yardsticks` measures on the same threads what the machine does at best: a product of two square float32 matrices, by
 the same ONNX Runtime, and a copy of a block far larger than the caches. The roofline (Williams et al., CACM 52(4),
-2009) of a model is then min(product, bytes' intensity * copy); the fraction of it is how well the runtime uses the machine.
-An integer model can exceed 1, because the yardstick is float32.
+2009) of a model is then min(product, flops a byte * copy); the fraction of it is how well the runtime uses the
+machine. An integer model can exceed 1, because the yardstick is float32.
 """
 
 from __future__ import annotations
