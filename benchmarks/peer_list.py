@@ -28,7 +28,7 @@ class Peer:
     """One system.
 
     `environment` "" is the one that runs the benchmark. `option` names the option of peers.py that gives its file;
-    without a file it is left out. `own_loop`: it reads video itself; else OpenCV reads for it, one frame after the other.
+    without a file it is left out. `own_loop`: it reads video itself; else OpenCV reads for it.
     """
 
     kind: str  # of peer_worker.KINDS

@@ -5,7 +5,7 @@
 It answers JSON with JSON, a line each: {"do": "model" | "frames" | "loop", "count": N} -> {"seconds": s, "found": n}.
 
 - model: the network alone, on an input that is ready.
-- frames: from decoded frames (H, W, 3) uint8 BGR to answers in the pixels of the frame, as the system's own call does it.
+- frames: from decoded frames (H, W, 3) uint8 BGR to answers in frame pixels, as the system's own call does it.
 - loop: from the video file to answers, with the system's own reading where it has one, else with OpenCV's.
 
 `found` is the mean number of boxes a frame, where there are boxes: with random weights it says how much work the

@@ -3,8 +3,8 @@
     python benchmarks/peers.py --work runs/peers [--yolox yolox_nano.onnx] [--nanodet nanodet_m_416.onnx] [--json FILE]
 
 Every system runs in a process of its own, with the packages that it needs in an environment under --work, which the
-first run fills from the package registries (torch: several GB). Three parts take turns in rounds, in every round in another
-order of systems, so that a machine that slows down slows all of them:
+first run fills from the package registries (torch: several GB). Three parts take turns in rounds, in every round in
+another order of systems, so that a machine that slows down slows all of them:
 
 - model: the network alone, on an input that is ready;
 - frames: decoded frames -> answers in frame pixels, by the system's own call (ours: with tracks);
