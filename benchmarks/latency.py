@@ -284,7 +284,7 @@ def body(config: LatencyConfig) -> dict[str, Any]:
             facts["roofline"] = sticks[facts["threads"]].fraction(
                 Work.of(path), stages["inference"]["p50"] / candidate.batch
             )
-    print(tables(about, config))
+    print(tables(about))
     asked = {name: getattr(config, name) for name in ("runs", "seconds", "rounds", "warmup", "queries", "rate")}
     asked |= {"source": source, "frame_hw": list(frames[0].shape[:2]), "frames": len(frames)}
     rows = {"matrix product": row("ms", stick.product_ms), "memory copy": row("ms", stick.copy_ms)}
@@ -296,7 +296,7 @@ def body(config: LatencyConfig) -> dict[str, Any]:
     return result("latency", asked, rows, noise, "matrix product", candidates=about, peaks=peaks)
 
 
-def tables(about: Mapping[str, Any], config: LatencyConfig) -> str:
+def tables(about: Mapping[str, Any]) -> str:
     """Markdown, for people."""
     lines = []
     for name, facts in about.items():

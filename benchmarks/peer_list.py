@@ -20,6 +20,7 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {  # name -> packages on top of th
         "onnxslim",
     ),  # Ultralytics' own build for machines without screen
     "rfdetr": ("rfdetr", "transformers"),
+    "lightly": ("lightly-train",),
 }
 
 
@@ -99,6 +100,14 @@ SYSTEMS: Mapping[str, Peer] = {
         weights="random",
         environment="rfdetr",
         note="as transformers has it",
+    ),
+    "LightlyTrain PicoDet-S": Peer(
+        kind="picodet",
+        does="boxes",
+        licence="AGPL-3.0",
+        weights="random",
+        environment="lightly",
+        note="416x416; its larger detectors are of another class of cost",
     ),
     "SSDLite320": Peer(
         kind="ssdlite",

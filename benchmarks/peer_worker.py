@@ -288,6 +288,35 @@ class Eomt(Torch):
         return 0
 
 
+class PicoDet(Torch):
+    """LightlyTrain's PicoDet-S with random weights and its own predict on one frame after the other."""
+
+    def __init__(self, options: dict[str, Any], frame: np.ndarray) -> None:
+        super().__init__(options, frame)
+        import torch
+        from lightly_train._task_models.picodet_object_detection.task_model import PicoDetObjectDetection
+
+        torch.manual_seed(0)
+        size = (416, 416)
+        self.net = PicoDetObjectDetection(model_name="picodet/s-416", image_size=size, num_classes=80).eval()
+        self.input = torch.zeros(1, 3, *size)
+        self.about = f"input {size}, torch"
+        self.start(frame)
+
+    def model(self) -> object:
+        import torch
+
+        with torch.inference_mode():
+            return self.net.forward_backend(self.input)
+
+    def frame(self, image: np.ndarray) -> int:
+        import torch
+
+        tensor = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).permute(2, 0, 1)
+        with torch.inference_mode():
+            return len(self.net.predict(tensor)["bboxes"])
+
+
 class Onnx(System):
     """YOLOX-nano or NanoDet as benchmarks/accuracy.py runs them, at a threshold of 0.3 instead of 0.001."""
 
@@ -315,6 +344,7 @@ KINDS: dict[str, Callable[[dict[str, Any], np.ndarray], System]] = {
     "lraspp": LrAspp,
     "rfdetr": RfDetr,
     "eomt": Eomt,
+    "picodet": PicoDet,
     "onnx": Onnx,
 }
 

@@ -90,7 +90,7 @@ class Worker:
         cores, here = options["threads"], Path(__file__).parent
         # none of them shall install, ask the network or write into the home while it is timed
         quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(log.parent)}
-        quiet |= {"HF_HUB_OFFLINE": "1"}
+        quiet |= {"HF_HUB_OFFLINE": "1", "LIGHTLY_TRAIN_EVENTS_DISABLED": "1"}
         self._log = log.open("w")
         self._process = subprocess.Popen(
             [str(python), "-P", str(here / "peer_worker.py"), json.dumps(options)],
