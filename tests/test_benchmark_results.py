@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from benchmarks import compare, latency, report
 from benchmarks.machine import Watch, cpu_seconds, peak_mb, reset_peak, result, row
