@@ -235,18 +235,21 @@ class RfDetr(Torch):
 
         torch.manual_seed(0)
         self.net = RFDETRNano(pretrain_weights=None, device="cpu")
-        with contextlib.suppress(Exception):  # its own speed-up, where its version and torch agree on it
-            self.net.optimize_for_inference()
-            self.traced = True
+        self.traced = True
+        try:
+            self.net.inference()  # its own speed-up for the CPU: a traced copy
+        except Exception as error:  # whatever tracing raises where its version and torch do not agree
+            print(f"not traced: {error}", file=sys.stderr)
+            self.traced = False
         side = self.net.model.resolution
         self.input = torch.zeros(1, 3, side, side)
-        self.about = f"input ({side}, {side}), torch{', traced by itself' if getattr(self, 'traced', False) else ''}"
+        self.about = f"input ({side}, {side}), torch{', traced by itself' if self.traced else ', not traced'}"
         self.start(frame)
 
     def model(self) -> object:
         import torch
 
-        module = self.net.model.inference_model if getattr(self, "traced", False) else self.net.model.model
+        module = self.net.model.inference_model if self.traced else self.net.model.model
         with torch.inference_mode():
             return module(self.input)
 
