@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,9 +89,6 @@ def test_ratios_are_paired_by_round_and_aims_are_told() -> None:
     about: dict[str, dict[str, Any]] = {
         name: {"does": "boxes", "weights": "random", "input": "", "licence": ""} for name in found
     }
-    import os
-    from types import SimpleNamespace
-
     here: Any = {name: SimpleNamespace(pid=os.getpid()) for name in found}
     rows = peers.figures(found, about, here, 10)
     assert rows["YOLO26n: loop"] == [200, 200] and about["YOLO26n"]["cpu_ms_a_frame"] == 400
