@@ -50,7 +50,7 @@ def pareto(
         axes.scatter(x, y, s=70, color=OURS if name == ours else OTHERS, zorder=3)
         axes.annotate(name, (x, y), xytext=(7, 5), textcoords="offset points")
     front = front_of(points)
-    axes.step([points[n][0] for n in front], [points[n][1] for n in front], where="post", color=FAINT, zorder=1)
+    axes.step([points[n][0] for n in front], [points[n][1] for n in front], where="post", color=OTHERS, lw=1, ls="--")
     axes.margins(0.15)
     _finish(path, title, *axes_names, figure, axes)
 
@@ -77,6 +77,10 @@ def growth(path: Path, title: str, curves: Mapping[str, Mapping[str, Any]]) -> N
         axes.set_xlabel(curve["of"], fontsize=8)
         axes.set_ylabel(curve["unit"], fontsize=8)
         axes.set_xticks(curve["sizes"], [f"{size:,}" for size in curve["sizes"]], rotation=30, fontsize=7)
+        axes.set_ylim(min(curve["costs"]) / 2, 2 * max(curve["costs"]))  # else a memory that stays looks like a cliff
+        close = curve["costs"][-1] < 1.3 * curve["costs"][0]
+        ends = [curve["costs"][-1]] if close else [curve["costs"][0], curve["costs"][-1]]
+        axes.set_yticks(ends, [f"{cost:.3g}" for cost in ends], fontsize=8)
         axes.minorticks_off()
         axes.grid(color=FAINT)
     figure.suptitle(title)
