@@ -14,7 +14,7 @@ says (the column "trained on").
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -25,6 +25,7 @@ import onnxruntime
 import tyro
 from tqdm import tqdm
 
+from benchmarks.machine import Watch, result, row
 from perception.cli import run
 from perception.engine import Provider
 from perception.evaluation.boxes import BoxEvaluation, iou_matrix
@@ -100,11 +101,13 @@ class Peer:
     strides = (8, 16, 32)
     nms_iou = 0.65
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """`threads`: of the CPU; 0 = one for each core."""
         if not path.is_file():
             raise FileNotFoundError(f"peer not found: {path}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.name = path.stem
         entry = self.session.get_inputs()[0]
@@ -197,7 +200,7 @@ class NanoDet(Peer):
         return np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], 1), scores
 
 
-PEERS: dict[str, Callable[[Path], Peer]] = {"yolox": YoloX, "nanodet": NanoDet}
+PEERS: dict[str, type[Peer]] = {"yolox": YoloX, "nanodet": NanoDet}
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, iou: float) -> list[int]:
@@ -261,18 +264,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         "| frames | system | input | trained on | " + " | ".join(f"{g} {f}" for g, f in columns) + " |",
         "|---|---|---|---|" + "---:|" * len(columns),
     ]
-    for result in results:
-        for name, system in result["systems"].items():
+    for one in results:
+        for name, system in one["systems"].items():
             figures = [system.get(group, {}).get(figure) for group, figure in columns]
             cells = ["-" if figure is None else f"{100 * figure:.1f}" for figure in figures]
             size = "x".join(str(side) for side in reversed(system["input_hw"]))
-            where = f"{result['dataset']} {result['split']} ({result['images']})"
+            where = f"{one['dataset']} {one['split']} ({one['images']})"
             lines.append(f"| {where} | {name} | {size} | {system['trained_on']} | {' | '.join(cells)} |")
     counts = [
-        f"{result['dataset']} {result['split']}: "
+        f"{one['dataset']} {one['split']}: "
         + ", ".join(f"{system[group]['instances']} of {group}" for group in GROUPS if group in system)
-        for result in results
-        for system in list(result["systems"].values())[:1]
+        for one in results
+        for system in list(one["systems"].values())[:1]
     ]
     return "\n".join([*lines, "", "Instances: " + "; ".join(counts) + "."])
 
@@ -290,9 +293,21 @@ def body(config: AccuracyConfig) -> dict[str, Any]:
         detectors.append(PEERS[kind](Path(path)))
     if not detectors or not config.data:
         raise ValueError("nothing to compare; name one or more folders with --data and a system with --model or --peer")
+    watch = Watch()
     results = [compare(detectors, folder, config.split, config.limit) for folder in config.data]
     print(table(results))
-    return {"score_threshold": SCORE_THRESHOLD, "limit": config.limit, "datasets": results}
+    rows = {
+        f"{found['dataset']} {found['split']}, {name}: {group} {figure}": row(
+            "share", [system[group][figure]], "higher"
+        )
+        for found in results
+        for name, system in found["systems"].items()
+        for group in GROUPS
+        for figure in ("AP50", "AP")
+        if group in system
+    }
+    asked = {"score_threshold": SCORE_THRESHOLD, "limit": config.limit, "split": config.split}
+    return result("accuracy", asked, rows, watch.result(), datasets=results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,10 +13,8 @@ in the last round; with overlapping stages on few cores the times of the stages 
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks.machine import Watch, markdown, result, row
 from perception import cli
 from perception.demo import demo_source
 from perception.engine import Provider
@@ -106,27 +105,27 @@ def measure(config: LiveFpsConfig) -> dict[str, Any]:
     for count in range(2, config.cameras + 1):
         parts[f"{count} cameras"] = lambda count=count: loop(False, count)  # type: ignore[misc]
     ms: dict[str, list[float]] = {name: [] for name in parts}
+    watch = Watch()
     for round_ in range(config.rounds):
+        watch.mark()
         names = list(parts)
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:  # nobody is always first
             ms[name].append(1e3 * parts[name]())
         print(f"round {round_ + 1}: " + ", ".join(f"{name} {ms[name][-1]:.1f} ms" for name in names), flush=True)
     ratios = {name: [a / b for a, b in zip(ms[name], ms["model"], strict=True)] for name in parts if name != "model"}
-    result = {
-        "model": (config.model or BUNDLED_MODEL).stem,
+    figures = {
         "provider": model.provider_reason,
-        "frames": config.frames,
-        "rounds": config.rounds,
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "ms_a_frame": {name: [round(value, 3) for value in values] for name, values in ms.items()},
         "ratio_to_model": {name: [round(value, 4) for value in values] for name, values in ratios.items()},
         "median_ratio": {name: round(median(values), 4) for name, values in ratios.items()},
         "stages_ms": summaries["video"]["stages_ms"],
         "frame_age_ms": summaries["video"]["frame_age_ms"],
     }
-    print(table(result))
-    return result
+    noise = watch.result(ms["model"])
+    print(table(ms, figures))
+    asked = {"model": (config.model or BUNDLED_MODEL).stem, "source": Path(path).name}
+    asked |= {name: getattr(config, name) for name in ("frames", "rounds", "cameras", "threads")}
+    rows = {name: row("ms", values) for name, values in ms.items()}
+    return result("live_fps", asked, rows, noise, "model", **figures)
 
 
 def one_thread(path: str, model: Model, count: int) -> float:
@@ -152,20 +151,21 @@ def one_thread(path: str, model: Model, count: int) -> float:
         return (perf_counter() - begin) / frames
 
 
-def table(result: dict[str, Any]) -> str:
+def table(ms: Mapping[str, Sequence[float]], figures: Mapping[str, Any]) -> str:
     """For people."""
-    lines = ["part         ms a frame   fps   of the model alone: median (least to most)"]
-    for name, values in result["ms_a_frame"].items():
-        ratios = result["ratio_to_model"].get(name, [1.0])
-        lines.append(
-            f"{name:<12} {median(values):10.1f} {1e3 / median(values):5.1f}   {median(ratios):.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f})"
-        )
+    lines = []
+    for name, values in ms.items():
+        ratios = figures["ratio_to_model"].get(name, [1.0])
+        paired = f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        lines.append([name, f"{median(values):.1f}", f"{1e3 / median(values):.1f}", paired])
     columns = ("p50", "p90", "p99", "max")
-    lines += ["", "milliseconds" + "".join(f"{column:>9}" for column in columns)]
-    rows = {**result["stages_ms"], "frame age": result["frame_age_ms"]}
-    lines += [f"{name:<12}" + "".join(f"{row[column]:9.2f}" for column in columns) for name, row in rows.items()]
-    return "\n".join(lines)
+    stages = {**figures["stages_ms"], "frame age": figures["frame_age_ms"]}
+    return "\n\n".join(
+        [
+            markdown(("part", "ms a frame", "fps", "of the model alone: median (least to most)"), lines),
+            markdown(("ms", *columns), [[name, *(f"{one[c]:.2f}" for c in columns)] for name, one in stages.items()]),
+        ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ import cv2
 import torch
 from torch import nn
 
+from benchmarks.machine import Watch, markdown, result, row
 from perception.cli import run
 from perception.network.tokens import Tokens
 from perception.pretraining.collection import collect
@@ -30,7 +31,6 @@ from perception.pretraining.distil import Distil, DistilConfig
 from perception.pretraining.mae import Mae, MaeConfig
 from perception.pretraining.method import Method
 from perception.pretraining.views import ViewConfig, ViewStream, batches
-from perception.training.checkpoint import revision
 from perception.training.loop import precision_for
 from perception.training.optim import parameter_groups
 
@@ -130,23 +130,26 @@ def body(config: PretrainThroughputConfig) -> dict[str, Any]:
         parts |= {name: stepper(method, config, files) for name, method in methods(config, files, Path(folder)).items()}
         for work in parts.values():
             work(2)  # memory is allocated, kernels are chosen, the loader is ahead
-        rounds = []
+        rounds, watch = [], Watch()
         for _ in range(config.rounds):
+            watch.mark()
             seconds = {}
             for name, work in parts.items():
                 begin = time.perf_counter()
                 work(config.steps)
                 seconds[name] = time.perf_counter() - begin
             rounds.append(seconds)
+    noise = watch.result([seconds["bare"] for seconds in rounds])
     images = config.batch_size * config.steps
-    lines = ["| part | images/s | range | of bare, round by round |", "|---|---:|---:|---:|"]
-    for name in parts:
-        rates = sorted(images / seconds[name] for seconds in rounds)
-        ratio = median(seconds["bare"] / seconds[name] for seconds in rounds)
-        lines.append(f"| {name} | {median(rates):.1f} | {rates[0]:.1f} to {rates[-1]:.1f} | {ratio:.2f} |")
-    print("\n".join(lines))
-    about = {"vit": config.vit, "hw": list(config.hw), "batch_size": config.batch_size, "revision": revision()}
-    return {"benchmark": "pretrain_throughput", **about, "images": images, "seconds": rounds}
+    rates = {name: [images / seconds[name] for seconds in rounds] for name in parts}
+    lines = []
+    for name, values in rates.items():
+        ratio = median(one / bare for one, bare in zip(values, rates["bare"], strict=True))
+        lines.append([name, f"{median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}", f"{ratio:.2f}"])
+    print(markdown(("part", "images/s", "range", "of bare, round by round"), lines))
+    asked = {name: getattr(config, name) for name in ("vit", "hw", "batch_size", "steps", "rounds")}
+    rows = {name: row("images/s", values, "higher") for name, values in rates.items()}
+    return result("pretrain_throughput", {**asked, "frames": len(files)}, rows, noise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks.machine import resident_mb
 from perception import cli, live
 from perception.demo import demo_source
 from perception.engine import Provider
@@ -156,12 +157,6 @@ def verdict(rows: Sequence[Mapping[str, float]], settle: int) -> dict[str, Any]:
         and max(found["thread_growth"], found["file_growth"]) <= 0
     )
     return {"passed": passed, **found}
-
-
-def resident_mb() -> float:
-    """Resident memory of this process in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,12 +12,9 @@ monotonic clock after the device is idle; a part's first batches, which fill or 
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,10 +22,10 @@ import cv2
 import torch
 from torch import nn
 
+from benchmarks.machine import Watch, markdown, result, row
 from perception.labels import BOX_CLASSES
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
-from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.balance import Balance
 from perception.training.batch import Batch
@@ -156,64 +153,42 @@ def measure(config: ThroughputConfig, mixture: Mixture, step: Step) -> list[dict
 
 
 def summary(
-    config: ThroughputConfig, rounds: Sequence[dict[str, float]], step: Step, names: list[str]
+    config: ThroughputConfig,
+    rounds: Sequence[dict[str, float]],
+    step: Step,
+    names: list[str],
+    noise: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Every figure, and on what it was measured."""
     images = config.batch_size * config.steps
-    speeds = {part: sorted(images / seconds[part] for seconds in rounds) for part in PARTS}
+    rows = {part: row("images/s", [images / seconds[part] for seconds in rounds], "higher") for part in PARTS}
     ratios = sorted(seconds["step"] / seconds["training"] for seconds in rounds)
-    return {
-        "images_per_second": {p: {"median": median(v), "min": v[0], "max": v[-1]} for p, v in speeds.items()},
-        "training_over_step": {"median": median(ratios), "min": ratios[0], "max": ratios[-1]},
-        "rounds": [{part: round(seconds[part], 4) for part in PARTS} for seconds in rounds],
-        "settings": {
-            "data": names,
-            "hw": list(config.hw),
-            "batch_size": config.batch_size,
-            "processes": step.processes.count,
-            "workers": config.workers,
-            "steps": config.steps,
-            "vit": config.vit,
-            "precision": str(step.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
-        },
-        "machine": {
-            "device": torch.cuda.get_device_name() if step.device.type == "cuda" else "cpu",
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__},
-        "revision": checkpoint.revision(),
+    settings = {name: getattr(config, name) for name in ("hw", "batch_size", "workers", "steps", "vit")}
+    settings |= {
+        "data": names,
+        "processes": step.processes.count,
+        "precision": str(step.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if step.device.type == "cuda" else "cpu",
     }
+    ratio = {"median": median(ratios), "min": ratios[0], "max": ratios[-1]}
+    return result("train_throughput", settings, rows, noise, training_over_step=ratio)
 
 
-def cpu_name() -> str:
-    """What the system calls its processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
-def table(figures: dict[str, Any]) -> str:
+def table(found: Mapping[str, Any]) -> str:
     """Markdown: the median of the rounds, and their range."""
-    s, m = figures["settings"], figures["machine"]
-    where = m["device"] if m["device"] != "cpu" else m["cpu"]
+    s, m = found["settings"], found["machine"]
+    where = s["device"] if s["device"] != "cpu" else m["cpu"]
     each = f"{s['processes']} x {s['threads']} threads and {s['workers']} workers"
-    lines = [
+    head = (
         f"{where}, {m['cores']} cores, {s['precision']}, {each}; {s['vit']} at {s['hw'][0]}x{s['hw'][1]}, "
-        f"batch {s['batch_size']}; {', '.join(s['data'])}",
-        "",
-        "| part | images/s | range |",
-        "|---|---:|---:|",
-    ]
-    for part, speed in figures["images_per_second"].items():
-        lines.append(f"| {part} | {speed['median']:.1f} | {speed['min']:.1f} to {speed['max']:.1f} |")
-    ratio = figures["training_over_step"]
-    lines.append(f"| training / step | {ratio['median']:.3f} | {ratio['min']:.3f} to {ratio['max']:.3f} |")
-    return "\n".join(lines)
+        f"batch {s['batch_size']}; {', '.join(s['data'])}"
+    )
+    parts = {part: values["rounds"] for part, values in found["rows"].items()}
+    lines = [[part, f"{median(v):.1f}", f"{min(v):.1f} to {max(v):.1f}"] for part, v in parts.items()]
+    ratio = found["figures"]["training_over_step"]
+    lines.append(["training / step", f"{ratio['median']:.3f}", f"{ratio['min']:.3f} to {ratio['max']:.3f}"])
+    return f"{head}\n\n{markdown(('part', 'images/s', 'range'), lines)}"
 
 
 def body(config: ThroughputConfig, processes: Processes = ALONE) -> dict[str, Any]:
@@ -230,9 +205,11 @@ def body(config: ThroughputConfig, processes: Processes = ALONE) -> dict[str, An
     mixture = Mixture(list(folders), list(weights), total, config.hw, AugmentConfig(), seed=0)
     settings = LoopConfig(batch_size=config.batch_size, precision=config.precision)
     step = Step(Network(NetworkConfig(hw=config.hw, vit=config.vit)), mixture, settings, processes)
-    figures = summary(config, measure(config, mixture, step), step, mixture.names)
-    print(table(figures))
-    return figures
+    watch = Watch()
+    rounds = measure(config, mixture, step)
+    found = summary(config, rounds, step, mixture.names, watch.result([seconds["step"] for seconds in rounds]))
+    print(table(found))
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

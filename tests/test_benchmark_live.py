@@ -31,9 +31,10 @@ def test_every_part_is_paired_with_the_model(
         "2",
     ]
     assert main([*argv, "--json", "-"]) == 0
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(figures["ms_a_frame"]) == {"model", "records", "video", "one thread", "2 cameras"}
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    figures, ms = found["figures"], {name: values["rounds"] for name, values in found["rows"].items()}
+    assert set(ms) == {"model", "records", "video", "one thread", "2 cameras"}
     for name, ratios in figures["ratio_to_model"].items():
-        ms = zip(figures["ms_a_frame"][name], figures["ms_a_frame"]["model"], strict=True)
-        assert ratios == pytest.approx([a / b for a, b in ms], rel=0.05) and len(ratios) == 2
+        pairs = zip(ms[name], ms["model"], strict=True)
+        assert ratios == pytest.approx([a / b for a, b in pairs], rel=0.05) and len(ratios) == 2
     assert figures["stages_ms"]["video"]["p50"] > 0 and figures["frame_age_ms"]["max"] > 0

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from perception.network.boxes import BranchName
 from perception.network.masks import class_probabilities
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import fit_position_embedding
+from perception.revision import revision
 from perception.training.optim import Ema
 
 __all__ = [
@@ -181,19 +181,6 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
 def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """JSON has lists where the dataclasses have tuples."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-
-
-def revision() -> str:
-    """The git revision of the code, with + if it was changed since; "unknown" outside a checkout."""
-    try:
-        folder = Path(__file__).parent
-        sha = subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, stderr=subprocess.DEVNULL)
-        changed = subprocess.check_output(
-            ["git", "status", "--porcelain", "-uno"], cwd=folder, stderr=subprocess.DEVNULL
-        )
-        return sha.decode().strip() + ("+" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def metadata(network: Network, meta: Mapping[str, Any]) -> Metadata:
