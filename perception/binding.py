@@ -1,6 +1,6 @@
 """How a session is run: from ordinary arrays, or between buffers that stay where they are on the device.
 
-On the CPU a plain `session.run` does as well as buffers (benchmarks: see `Bound`), so that is what runs there. A GPU
+On the CPU input and outputs are where they should be already, so a plain `session.run` is what runs there. A GPU
 wants the input in its own memory, and a CUDA graph wants the same addresses and the same thread at every call.
 """
 

@@ -11,6 +11,7 @@ import importlib
 import io
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "cuda_of_onnxruntime",
     "driver_version",
     "missing_library",
+    "obstacle",
     "preload",
     "remedy",
     "tensorrt_version",
@@ -155,20 +157,42 @@ def tensorrt_version(major: int = 10) -> str | None:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
+def obstacle(
+    provider: str, available: Collection[str], no_gpu: str, library: str | None, cuda_of_driver: str, cuda_of_ort: str
+) -> tuple[str, str] | None:
+    """(why a GPU provider can not run, what mends it), from what was found out; None when nothing speaks against it.
+
+    Args:
+        provider: "cuda" or "tensorrt".
+        available: names of the providers that ONNX Runtime was built with.
+        no_gpu: why there is no GPU; "" = there is one.
+        library: the library that is missing, None = none.
+        cuda_of_driver, cuda_of_ort: as in `remedy`.
+    """
+    if ORT_NAMES[provider] not in available:
+        mend = "pip uninstall -y onnxruntime && pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'"
+        return f"this onnxruntime was built without {LABELS[provider]}", mend
+    if no_gpu:
+        return no_gpu, ""
+    if library:
+        return f"{library} is missing", remedy(provider, library, cuda_of_driver, cuda_of_ort)
+    return None
+
+
 def why_not(provider: str) -> str | None:
     """Why a GPU provider can not run here, with the remedy where there is one; None when nothing speaks against it."""
     import onnxruntime
 
-    if ORT_NAMES[provider] not in onnxruntime.get_available_providers():
-        return f"this onnxruntime was built without {LABELS[provider]}; install onnxruntime-gpu instead of onnxruntime"
+    no_gpu, library, cuda = "", None, ""
     try:
         _, cuda = cuda_driver()
     except OSError as error:
-        return str(error)
-    preload(provider)
-    if library := missing_library(provider):
-        return f"{library} is missing; {remedy(provider, library, cuda, cuda_of_onnxruntime())}"
-    return None
+        no_gpu = str(error)
+    else:
+        preload(provider)
+        library = missing_library(provider)
+    found = obstacle(provider, onnxruntime.get_available_providers(), no_gpu, library, cuda, cuda_of_onnxruntime())
+    return "; ".join(part for part in found if part) if found else None
 
 
 def cuda_of_onnxruntime() -> str:

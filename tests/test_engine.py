@@ -153,7 +153,7 @@ def test_onnxruntime_without_gpu_support_is_named(
     tiny_model: Path, provider: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ValueError, match=rf"provider {provider} can not run here: .* install onnxruntime-gpu"):
+    with pytest.raises(ValueError, match=rf"provider {provider} can not run here: .* install .*onnxruntime-gpu"):
         Engine(tiny_model, provider)
     engine = Engine(tiny_model, "auto")
     assert engine.provider == "cpu" and engine.provider_reason.startswith(
