@@ -7,7 +7,7 @@ Runtime's documentation; they have not been run on a GPU.
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,8 @@ from perception.waiting import waiting
 
 __all__ = ["ProviderError", "Started", "start"]
 
+log = logging.getLogger(__name__)
+
 ENGINES = Path("~/.cache/perception/tensorrt")
 
 
@@ -52,8 +54,12 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
 
     Raises:
         ProviderError: the provider asked for can not run this model here.
-        ValueError: the file is not an ONNX model.
+        ValueError: the file is not an ONNX model, or an option is for another provider.
     """
+    if gpu.fp16 and provider != "tensorrt":
+        raise ValueError(f"gpu.fp16 is for provider tensorrt, but got {provider}; else choose it at perception.export")
+    if gpu.cuda_graph and provider not in ("cuda", "tensorrt"):
+        raise ValueError(f"gpu.cuda_graph is for provider cuda or tensorrt, but got {provider}")
     if provider != "auto":
         if provider != "cpu" and (missing := why_not(provider)):
             raise ProviderError(f"provider {provider} can not run here: {missing}; or use --provider cpu")
@@ -108,7 +114,7 @@ def require_no_fault(path: Path, gpu: GpuOptions) -> None:
     if refused := [fault for fault in found if fault.refused]:
         raise ProviderError(f"TensorRT {version} must not run this model: {refused[0]}")
     for fault in found:
-        warnings.warn(f"TensorRT {version}: {fault}", stacklevel=2)
+        log.warning("TensorRT %s: %s", version, fault)
 
 
 def operators(path: Path) -> set[str]:

@@ -48,7 +48,7 @@ def test_the_installed_libraries_know_every_option(provider: str) -> None:
         unknown = [
             name for name in provider_list(provider, EVERYTHING, Path())[0][1] if content.find(name.encode()) < 0
         ]
-        assert unknown == [] and content.find(b"no_such_option") < 0
+        assert unknown == []
 
 
 @pytest.mark.parametrize("options", [{"device": -1}, {"memory_limit_mb": 0}])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
+from typing import Literal
 
 from perception.diagnosis.selftest import SelfTest, self_test
 from perception.engine import Engine
@@ -127,7 +128,7 @@ def _packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _codecs(names: Iterable[str], mode: str) -> tuple[str, ...]:
+def _codecs(names: Iterable[str], mode: Literal["r", "w"]) -> tuple[str, ...]:
     """Those that PyAV's FFmpeg was built with; whether the hardware is there is another question."""
     from av.codec import Codec
     from av.codec.codec import UnknownCodecError
@@ -135,7 +136,7 @@ def _codecs(names: Iterable[str], mode: str) -> tuple[str, ...]:
     found = []
     for name in names:
         try:
-            Codec(name, mode)  # type: ignore[call-overload]
+            Codec(name, mode)
         except UnknownCodecError:
             continue
         found.append(name)
