@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -40,6 +40,7 @@ from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import Arrival
 from perception.outputs.choice import Output, require_extras
 from perception.pipeline import pipeline
+from perception.providers import GpuOptions
 from perception.sinks import MANY_CAMERAS, Sink, close_sinks, open_sinks
 from perception.stages import ROOM, Passage, Stages, arrived
 from perception.tally import Tally
@@ -81,6 +82,8 @@ class LiveConfig:
     """Boxes that score less are not recorded and begin no track; down to half of it they still continue one."""
     threads: int = 0
     """CPU threads inside one operator of the model; 0 = one for each core."""
+    gpu: GpuOptions = field(default_factory=GpuOptions)
+    """How a GPU is used."""
     camera: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision."""
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
@@ -101,7 +104,7 @@ def live(config: LiveConfig) -> dict[str, Any]:
     if len(config.source) > 1 and config.camera is not None:
         raise ValueError(f"--camera describes one camera, but got {len(config.source)}; run them one by one")
     with _notice(f"loading and warming up {_name(config)} ..."):
-        model = load(config.model, config.provider, config.score_threshold / 2, config.threads)
+        model = load(config.model, config.provider, config.score_threshold / 2, config.threads, config.gpu)
     print(model.provider_reason, flush=True)
     paths = config.source
     if not paths:

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from perception.engine import Engine, Metadata, Provider
+from perception.providers import GpuOptions
 from perception.structures import Detections, Letterbox, Result
 from perception.tensors import boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
 
@@ -120,6 +121,7 @@ def load(
     provider: Provider = "auto",
     score_threshold: float = SCORE_THRESHOLD,
     threads: int = 0,
+    gpu: GpuOptions | None = None,
 ) -> Model:
     """A Model that is ready to run.
 
@@ -128,12 +130,13 @@ def load(
         provider: "auto", "tensorrt", "cuda" or "cpu"; only "auto" may choose.
         score_threshold: boxes below it are left out.
         threads: CPU threads inside one operator; 0 = one for each core.
+        gpu: how a GPU is used.
 
     Raises:
         ValueError: not a model of ours, or the provider can not run here.
         OSError: the file can not be read.
     """
-    engine = Engine(BUNDLED_MODEL if model is None else model, provider, threads)
+    engine = Engine(BUNDLED_MODEL if model is None else model, provider, threads, gpu)
     if engine.batch not in (None, 1):
         raise ValueError(f"{engine.path}: takes {engine.batch} images at a time; export it with batch 1")
     loaded = Model(engine, score_threshold)

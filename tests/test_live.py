@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from perception.camera import Camera
-from perception.engine import Metadata, _why_not
+from perception.engine import Metadata
+from perception.libraries import why_not
 from perception.live import main
 from perception.model import BUNDLED_MODEL
 from perception.records import read_records
@@ -238,7 +239,7 @@ def test_options_that_can_not_be_are_refused(refused: Callable[..., str], drive:
 
 
 def test_a_gpu_that_is_not_there_is_refused(refused: Callable[..., str], drive: Path) -> None:
-    if _why_not("cuda") is None:
+    if why_not("cuda") is None:
         pytest.skip("this machine has a GPU")
     assert "provider cuda can not run here" in refused(str(drive), "--provider", "cuda")
     assert "provider tensorrt can not run here" in refused(str(drive), "--provider", "tensorrt")

@@ -1,0 +1,1 @@
+"""What this machine has, what is wrong with it, and how to mend it: the parts of perception.doctor."""

@@ -1,0 +1,143 @@
+"""Everything that the diagnosis knows of this machine, collected in one place; all judgement is in findings.py."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from typing import Literal
+
+from perception.diagnosis.selftest import SelfTest, self_test
+from perception.engine import Engine
+from perception.libraries import (
+    Gpu,
+    cuda_driver,
+    cuda_of_onnxruntime,
+    driver_version,
+    missing_library,
+    obstacle,
+    preload,
+    tensorrt_version,
+)
+from perception.model import BUNDLED_MODEL
+from perception.providers import ORT_NAMES, GpuOptions, Provider
+from perception.session import operators
+
+__all__ = ["DECODERS", "ENCODERS", "Facts", "collect"]
+
+PACKAGES = re.compile(
+    r"(onnxruntime|opencv|tensorrt|nvidia-(cudnn|cublas|cuda-runtime))[a-z0-9_.-]*|av|numpy|scipy|torch"
+)
+DECODERS = ("h264", "hevc", "av1", "h264_cuvid", "hevc_cuvid")  # FFmpeg's names; cuvid is NVDEC
+ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc", "hevc_nvenc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was found. An empty text or collection means: there is none."""
+
+    system: str  # e.g. "Linux x86_64, Python 3.11.9"
+    packages: Mapping[str, str] = field(default_factory=dict)  # installed wheels that matter -> version
+    onnxruntime: str = ""  # version
+    cuda_of_ort: str = ""  # that ONNX Runtime was built for, e.g. "13.0"
+    available: tuple[str, ...] = ()  # providers that ONNX Runtime was built with, by its own names
+    no_gpu: str = ""  # why there is no GPU
+    gpus: tuple[Gpu, ...] = ()
+    driver: str = ""  # version
+    cuda_of_driver: str = ""  # the newest that it runs
+    missing: Mapping[str, str] = field(default_factory=dict)  # "cuda", "tensorrt" -> the library that is missing
+    tensorrt: str = ""  # version
+    failed: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> why it did not start
+    ran: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> its reason line
+    operators: frozenset[str] = frozenset()  # of the bundled model
+    decoders: tuple[str, ...] = ()  # of DECODERS, those that FFmpeg has
+    encoders: tuple[str, ...] = ()  # of ENCODERS
+    ffmpeg: str = ""  # version inside PyAV
+    opencv: str = ""  # version
+    self_test: SelfTest | None = None  # None = it could not run
+
+
+def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
+    """Look at this machine. TensorRT is tried only if it is asked for: its first start takes minutes.
+
+    Args:
+        asked: provider of the self-test.
+        gpu: how a GPU is used in it.
+        seconds: length of the self-test; 0 = none.
+    """
+    import av
+    import cv2
+    import onnxruntime
+
+    available = tuple(onnxruntime.get_available_providers())
+    gpus: tuple[Gpu, ...] = ()
+    no_gpu, cuda, missing = "", "", {}
+    try:
+        gpus, cuda = cuda_driver()
+    except OSError as error:
+        no_gpu = str(error)
+    else:
+        for provider in ("cuda", "tensorrt"):
+            preload(provider)
+            if ORT_NAMES[provider] in available and (library := missing_library(provider)):
+                missing[provider] = library
+    ran, failed = {}, {}
+    for provider in ("cpu", "cuda", "tensorrt"):
+        about = (available, no_gpu, missing.get(provider), cuda, cuda_of_onnxruntime())
+        untried = provider == "tensorrt" and asked != "tensorrt"
+        if untried or (provider != "cpu" and obstacle(provider, *about)):
+            continue
+        try:
+            ran[provider] = Engine(BUNDLED_MODEL, provider, 0, gpu).provider_reason  # type: ignore[arg-type]
+        except (ValueError, OSError) as error:
+            failed[provider] = str(error)
+    tested = None
+    if seconds > 0 and not (asked in ("cuda", "tensorrt") and asked not in ran) and "cpu" in ran:
+        tested = self_test(asked, gpu, seconds=seconds)
+    return Facts(
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        packages=_packages(),
+        onnxruntime=onnxruntime.__version__,
+        cuda_of_ort=cuda_of_onnxruntime(),
+        available=available,
+        no_gpu=no_gpu,
+        gpus=gpus,
+        driver=driver_version() or "",
+        cuda_of_driver=cuda,
+        missing=missing,
+        tensorrt=tensorrt_version() or "",
+        failed=failed,
+        ran=ran,
+        operators=frozenset(operators(BUNDLED_MODEL)),
+        decoders=_codecs(DECODERS, "r"),
+        encoders=_codecs(ENCODERS, "w"),
+        ffmpeg=str(getattr(av, "ffmpeg_version_info", "")),
+        opencv=cv2.__version__,
+        self_test=tested,
+    )
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for distribution in distributions():
+        name = re.sub(r"[-_.]+", "-", str(distribution.metadata["Name"] or "")).lower()
+        if PACKAGES.fullmatch(name):
+            found[name] = distribution.version
+    return dict(sorted(found.items()))
+
+
+def _codecs(names: Iterable[str], mode: Literal["r", "w"]) -> tuple[str, ...]:
+    """Those that PyAV's FFmpeg was built with; whether the hardware is there is another question."""
+    from av.codec import Codec
+    from av.codec.codec import UnknownCodecError
+
+    found = []
+    for name in names:
+        try:
+            Codec(name, mode)
+        except UnknownCodecError:
+            continue
+        found.append(name)
+    return tuple(found)
