@@ -24,6 +24,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from perception.modelfile import check_metadata, check_model_file
+
 __all__ = ["METADATA_KEY", "SCHEMA", "Engine", "Metadata", "Provider"]
 
 SCHEMA = 1  # of the JSON inside a model file; raised when its meaning changes
@@ -57,6 +59,7 @@ class Metadata:
         """Parse the property. Raises ValueError that says what is missing or not understood."""
         try:
             data = json.loads(text)
+            check_metadata(data)
             if data["schema"] != SCHEMA:
                 raise ValueError(f"schema {data['schema']!r}, but this version reads schema {SCHEMA}; export it again")
             size = data["input"]
@@ -74,7 +77,7 @@ class Metadata:
             )
         except KeyError as error:
             raise ValueError(f"key {error} is missing") from None
-        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not readable ({error})") from None
 
     def to_json(self) -> str:
@@ -121,6 +124,7 @@ class Engine:
         if provider not in get_args(Provider):
             raise ValueError(f"provider must be one of {', '.join(get_args(Provider))}, but got {provider!r}")
         _require_file(self.path)
+        check_model_file(self.path)  # before native code sees it
         self._session, self.provider, reason = _start(self.path, provider, threads)
         self.provider_reason = f"{LABELS[self.provider]}: {reason}{_split(self._session, self.provider)}"
         try:
