@@ -153,10 +153,18 @@ class Engine:
         return dict(zip(self._outputs, self._session.run(self._outputs, {"image": tensor}), strict=True))
 
     def warm_up(self, n: int = 1) -> None:
-        """Run `n` times on a grey image, so that the first real frame does not pay for allocation and tuning."""
+        """Run `n` times on a grey image, so that the first real frame does not pay for allocation and tuning.
+
+        Raises ValueError if the model can't be run.
+        """
         grey = np.full((self.batch or 1, *self.input_hw, 3), 114, np.uint8)
         for _ in range(n):
-            self.run(grey)
+            try:
+                self.run(grey)
+            except Exception as error:  # ONNX Runtime's exceptions share no other base class
+                if not type(error).__module__.startswith("onnxruntime"):
+                    raise
+                raise ValueError(f"{self.path}: the model can't be run ({' '.join(str(error).split())})") from None
 
 
 class ProviderError(ValueError):

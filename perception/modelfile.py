@@ -21,6 +21,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from perception.jsonfile import shown
+
 __all__ = ["SUMS", "check_metadata", "check_model", "check_model_file", "check_sum"]
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
@@ -119,7 +121,9 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("a protobuf number is cut short or too long")
 
 
-def message(data: memoryview, kinds: Mapping[int, int], once: frozenset[int] = frozenset()) -> Iterator[tuple[int, Any]]:
+def message(
+    data: memoryview, kinds: Mapping[int, int], once: frozenset[int] = frozenset()
+) -> Iterator[tuple[int, Any]]:
     """(number, value) of the fields that `kinds` names, {number: wire type}; others are skipped.
 
     Raises ValueError for one of another wire type, and for one of `once` that is there again: protobuf would merge them.
@@ -205,7 +209,9 @@ def check_tensor(data: memoryview) -> None:
         elif number in (4, 5, 6, 7, 10, 11):  # float, int32, string, int64, double, uint64 data
             typed += len(value) if wire == BYTES else 8
         elif number in (13, 14) and (number == 13 or value == EXTERNAL):
-            raise ValueError(f"the constant {name!r} is in another file (external data); one file holds everything here")
+            raise ValueError(
+                f"the constant {name!r} is in another file (external data); one file holds everything here"
+            )
     if len(dims) > 16 or any(size >= 2**31 for size in dims):  # a negative one is over 2**63 here
         raise ValueError(f"the constant {name!r} has no sane shape")
     numbers = prod(dims)
@@ -251,36 +257,31 @@ def check_metadata(data: Any) -> None:
     size = data.get("input")
     for side in ("height", "width"):
         if isinstance(size, dict) and side in size and not _whole(size[side], 1, MAX_SIDE):
-            raise ValueError(f"input {side} must be a whole number from 1 to {MAX_SIDE}, but is {_short(size[side])}")
+            raise ValueError(f"input {side} must be a whole number from 1 to {MAX_SIDE}, but is {shown(size[side])}")
     if data.get("boxes") is not None:
         _check_names(data["boxes"], "boxes", MAX_CLASSES)
     heads = data.get("heads", {})
     if not isinstance(heads, dict) or len(heads) > MAX_HEADS:
-        raise ValueError(f"heads must be an object of at most {MAX_HEADS} class lists, but is {_short(heads)}")
+        raise ValueError(f"heads must be an object of at most {MAX_HEADS} class lists, but is {shown(heads)}")
     for head, names in heads.items():
         if not 0 < len(head) <= MAX_NAME or not head.isprintable():
-            raise ValueError(f"the name of a head must be 1 to {MAX_NAME} characters, but is {_short(head)}")
+            raise ValueError(f"the name of a head must be 1 to {MAX_NAME} characters, but is {shown(head)}")
         _check_names(names, f"head {head}", 256)
     if not isinstance(data.get("config", {}), dict):
-        raise ValueError(f"config must be an object, but is {_short(data['config'])}")
+        raise ValueError(f"config must be an object, but is {shown(data['config'])}")
     if not _whole(data.get("step", 0), 0, 2**53):
-        raise ValueError(f"step must be a whole number, 0 or more, but is {_short(data['step'])}")
+        raise ValueError(f"step must be a whole number, 0 or more, but is {shown(data['step'])}")
     if not isinstance(data.get("data", []), list) or not all(isinstance(name, str) for name in data.get("data", [])):
-        raise ValueError(f"data must be a list of names, but is {_short(data['data'])}")
+        raise ValueError(f"data must be a list of names, but is {shown(data['data'])}")
 
 
 def _check_names(names: Any, where: str, limit: int) -> None:
     if not isinstance(names, list) or len(names) > limit:
-        raise ValueError(f"{where} must be a list of at most {limit} class names, but is {_short(names)}")
+        raise ValueError(f"{where} must be a list of at most {limit} class names, but is {shown(names)}")
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise ValueError(f"{where}: a class name must be 1 to {MAX_NAME} characters, but one is {_short(name)}")
+            raise ValueError(f"{where}: a class name must be 1 to {MAX_NAME} characters, but one is {shown(name)}")
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
-
-
-def _short(value: Any) -> str:
-    shown = repr(value) if not isinstance(value, int) else format(value, "d")[:80] if abs(value) < 10**80 else "huge"
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
