@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from perception.jsonfile import from_json, read_json
 from perception.structures import require_bgr
 
 __all__ = ["SCHEMA", "Camera"]
@@ -74,7 +73,7 @@ class Camera:
     def load(cls, path: str | Path) -> Camera:
         """Read a camera file. Raises OSError if it can not be read, ValueError if it is not one of this schema."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(Path(path))
         except ValueError:
             values = None
         if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
@@ -82,10 +81,7 @@ class Camera:
                 f"{path}: expected a camera file of schema {SCHEMA}; make one: python -m perception.calibrate IMAGES"
             )
         known = {field.name for field in fields(cls)}
-        try:
-            return cls(**{name: _number_or_tuple(value) for name, value in values.items() if name in known})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a camera: {error}") from None
+        return from_json(cls, {name: value for name, value in values.items() if name in known}, f"{path}: not a camera")
 
     def save(self, path: str | Path) -> None:
         """Write the camera file. Raises OSError if that is not possible."""
@@ -171,9 +167,3 @@ def _maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         camera.matrix, np.array(camera.distortion), np.eye(3), straight, size, cv2.CV_16SC2
     )
     return first, second
-
-
-def _number_or_tuple(value: Any) -> Any:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(value)
-    return value

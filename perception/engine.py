@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 from perception.binding import Bound, OneThread, plain
+from perception.modelfile import check_metadata, check_model_file
 from perception.providers import LABELS, GpuOptions, Provider
 from perception.session import start
 
@@ -45,6 +46,7 @@ class Metadata:
         """Parse the property. Raises ValueError that says what is missing or not understood."""
         try:
             data = json.loads(text)
+            check_metadata(data)
             if data["schema"] != SCHEMA:
                 raise ValueError(f"schema {data['schema']!r}, but this version reads schema {SCHEMA}; export it again")
             size = data["input"]
@@ -62,7 +64,7 @@ class Metadata:
             )
         except KeyError as error:
             raise ValueError(f"key {error} is missing") from None
-        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not readable ({error})") from None
 
     def to_json(self) -> str:
@@ -112,6 +114,7 @@ class Engine:
         if provider not in get_args(Provider):
             raise ValueError(f"provider must be one of {', '.join(get_args(Provider))}, but got {provider!r}")
         _require_file(self.path)
+        check_model_file(self.path)  # before native code sees it
         gpu = gpu or GpuOptions()
         session, self.provider, reason, cuda_graph = start(self.path, provider, threads, gpu)
         self.provider_reason = f"{LABELS[self.provider]}: {reason}"
@@ -147,10 +150,18 @@ class Engine:
         return self._run(tensor)
 
     def warm_up(self, n: int = 1) -> None:
-        """Run `n` times on a grey image, so that the first real frame does not pay for allocation and tuning."""
+        """Run `n` times on a grey image, so that the first real frame does not pay for allocation and tuning.
+
+        Raises ValueError if the model can't be run.
+        """
         grey = np.full((self.batch or 1, *self.input_hw, 3), 114, np.uint8)
         for _ in range(n):
-            self.run(grey)
+            try:
+                self.run(grey)
+            except Exception as error:  # ONNX Runtime's exceptions share no other base class
+                if not type(error).__module__.startswith("onnxruntime"):
+                    raise
+                raise ValueError(f"{self.path}: the model can't be run ({' '.join(str(error).split())})") from None
 
 
 def _require_file(path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import tempfile
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from perception.cli import run as run_cli
 from perception.engine import METADATA_KEY, Engine
 from perception.frames import open_source
+from perception.jsonfile import read_object
 from perception.layout import split_weight
 from perception.network.boxes import BranchName
 from perception.network.network import Network
@@ -216,8 +216,8 @@ def check_images(config: ExportConfig, hw: tuple[int, int]) -> tuple[list[np.nda
 
 def val_folders(run: Path) -> list[str]:
     """The val images of the datasets that a run was trained on, where they still are."""
-    options = json.loads((run / "config.json").read_text()) if (run / "config.json").is_file() else {"data": []}
-    folders = [split_weight(entry)[0] / "images" / "val" for entry in options["data"]]
+    options = read_object(run / "config.json") if (run / "config.json").is_file() else {}
+    folders = [split_weight(str(entry))[0] / "images" / "val" for entry in options.get("data", ())]
     return [str(folder) for folder in folders if folder.is_dir()]
 
 

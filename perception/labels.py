@@ -130,6 +130,14 @@ class DatasetLabels:
                     label: _listed(entry["classes"], f"mask label {label}") for label, entry in labels.items()
                 }
                 masks[head] = MaskLabels(spec["folder"], names, sets_by_id, classes)
+            if any(
+                not isinstance(spec.folder, str) or ".." in spec.folder or spec.folder[:1] in "/\\"
+                for spec in masks.values()
+            ):
+                raise TypeError("folder must be the name of a folder of masks")
+            for what in ("name", "licence"):
+                if not isinstance(data[what], str):
+                    raise TypeError(f"{what} must be a text")
             return cls(data["name"], data["licence"], data.get("source", ""), boxes, masks)
         except KeyError as error:
             raise ValueError(f"dataset.json of {data.get('name', '?')}: missing key {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from perception import jsonfile
 from perception.imagefile import decode_image, read_ids
 from perception.labels import BOX_CLASSES, HEADS, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import IMAGE_SUFFIXES, LayoutWriter, Report
@@ -180,9 +180,9 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"{path} is missing; the README beside prepare.py draws the expected layout")
     try:
-        return json.loads(path.read_bytes())  # UTF-8, with or without a BOM, or UTF-16
+        return jsonfile.read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}; is the download complete?") from None
+        raise ValueError(f"{error}; is the download complete?") from None
 
 
 def ids_from_colours(image: np.ndarray, colours: Mapping[int, int], unknown: int) -> np.ndarray:

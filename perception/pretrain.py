@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from perception.cli import run
+from perception.jsonfile import from_json, read_object
 from perception.network.tokens import Tokens
 from perception.pretraining.collection import collect
 from perception.pretraining.colour import Colour, ColourConfig
@@ -81,16 +82,9 @@ def method_for(config: PretrainConfig, tokens: Tokens, files: list[Path]) -> Met
 def saved_options(config: PretrainConfig) -> PretrainConfig:
     """The options in RUN/config.json, to go on with. Raises FileNotFoundError if there is no run."""
     checkpoint.latest(config.out)
-    saved = checkpoint.with_tuples(json.loads((config.out / "config.json").read_text()))
-    parts = {
-        "loop": PretrainLoop,
-        "views": ViewConfig,
-        "distil": DistilConfig,
-        "mae": MaeConfig,
-        "colour": ColourConfig,
-    }
-    saved |= {name: kind(**checkpoint.with_tuples(saved[name])) for name, kind in parts.items()}
-    return PretrainConfig(**saved | {"out": config.out, "resume": True, "show": config.show, "json": config.json})
+    path = config.out / "config.json"
+    saved = from_json(PretrainConfig, read_object(path), str(path))
+    return replace(saved, out=config.out, resume=True, show=config.show, json=config.json)
 
 
 def frames_of(config: PretrainConfig) -> list[Path]:

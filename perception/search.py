@@ -25,6 +25,7 @@ from typing import Any
 from perception import train
 from perception.cli import run as run_cli
 from perception.evaluation.figures import Selection, evaluate
+from perception.jsonfile import from_json, read_object
 from perception.layout import read_layout, split_weight
 from perception.model import Model
 from perception.train import TrainConfig
@@ -122,10 +123,10 @@ def table(result: dict[str, Any]) -> str:
 def saved_options(config: SearchConfig) -> SearchConfig:
     """The options in OUT/config.json, to go on with."""
     path = config.out / "config.json"
-    if not path.is_file() or "search_seed" not in (saved := json.loads(path.read_text())):
+    if not path.is_file() or "search_seed" not in (saved := read_object(path)):
         raise ValueError(f"{config.out} holds no search to --resume; start one with --data and --out")
-    saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig.from_json(saved["augment"])
-    return SearchConfig(**checkpoint.with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
+    saved["augment"] = AugmentConfig.from_json(saved.get("augment"), f"{path}: augment")
+    return replace(from_json(SearchConfig, saved, str(path)), out=config.out, resume=True, json=config.json)
 
 
 def check(config: SearchConfig) -> None:

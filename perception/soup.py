@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from safetensors.torch import load_file
 from torch import Tensor
 
 from perception.cli import run as run_cli
+from perception.jsonfile import read_object
+from perception.network.tokens import read_weights
 from perception.training import checkpoint
 from perception.training.checkpoint import latest, network_config, read_meta
 
@@ -58,13 +59,13 @@ def body(config: SoupConfig) -> dict[str, Any]:
     for path, meta in zip(checkpoints, metas, strict=True):
         if network_config(meta) != network_config(metas[0]):
             raise ValueError(f"{path} is of another network than {checkpoints[0]}; only equal ones can be averaged")
-    soup = average([load_file(path / "ema.safetensors") for path in checkpoints])
+    soup = average([read_weights(path / "ema.safetensors") for path in checkpoints])
     data = list(dict.fromkeys(name for meta in metas for name in meta.get("data", ())))
     meta = {**metas[0], "data": data, "revision": checkpoint.revision(), "soup": [str(path) for path in checkpoints]}
     checkpoint.save_weights(config.out, max(int(m["step"]) for m in metas), soup, meta)
     options = config.runs[0] if (config.runs[0] / "config.json").is_file() else config.runs[0].parent
     if (options / "config.json").is_file():  # export looks there for images to check on
-        (config.out / "config.json").write_text(json.dumps(json.loads((options / "config.json").read_text()), indent=1))
+        (config.out / "config.json").write_text(json.dumps(read_object(options / "config.json"), indent=1))
     print(f"{config.out}: the mean of {len(checkpoints)} checkpoints, {len(soup)} tensors")
     return {"out": str(config.out), "checkpoints": [str(path) for path in checkpoints]}
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from perception.jsonfile import from_json, read_object
 from perception.labels import BOX_CLASSES, HEADS
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
@@ -136,10 +137,11 @@ def start_from(network: Network, source: Path, mixture: Mixture) -> list[str]:
 def saved_options(config: TrainConfig) -> TrainConfig:
     """The options in RUN/config.json, to go on with. Raises FileNotFoundError if there is no run."""
     checkpoint.latest(config.out)
-    saved = json.loads((config.out / "config.json").read_text())
-    saved["loop"], saved["augment"] = LoopConfig(**saved["loop"]), AugmentConfig.from_json(saved["augment"])
-    saved["augment"] = replace(saved["augment"], policy=str(config.out / "policy.json"))  # as it was at the start
-    return TrainConfig(**checkpoint.with_tuples(saved) | {"out": config.out, "resume": True, "json": config.json})
+    path = config.out / "config.json"
+    saved = read_object(path)
+    augment = AugmentConfig.from_json(saved.get("augment"), f"{path}: augment")
+    saved["augment"] = replace(augment, policy=str(config.out / "policy.json"))  # as it was at the start
+    return replace(from_json(TrainConfig, saved, str(path)), out=config.out, resume=True, json=config.json)
 
 
 def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:

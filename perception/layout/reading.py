@@ -5,7 +5,6 @@ Legend: N = boxes of an image, M = ignore regions of an image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from perception.jsonfile import read_object
 from perception.labels import DatasetLabels
 
 __all__ = ["IMAGE_SUFFIXES", "SPLITS", "Attribute", "Sample", "read_layout", "split_weight"]
@@ -49,7 +49,7 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
         raise ValueError(f"{root} is not a folder; expected a dataset in the common layout (data/<name>/prepare.py)")
     if not (root / "dataset.json").is_file():
         raise ValueError(f"{root} has no dataset.json; data/<name>/prepare.py SOURCE_DIR {root} makes one")
-    labels = DatasetLabels.from_json(_read_json(root / "dataset.json"))
+    labels = DatasetLabels.from_json(read_object(root / "dataset.json"))
     labels = labels.own_space() if own_space else labels
     images = root / "images" / split
     paths = [path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
@@ -86,17 +86,6 @@ def split_weight(entry: str) -> tuple[Path, float]:
         return Path(entry), 1.0
 
 
-def _read_json(path: Path) -> Any:
-    """The content of a JSON object. Raises ValueError that names the file."""
-    try:
-        data = json.loads(path.read_bytes())  # UTF-8, with or without a BOM, or UTF-16
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected a JSON object, but got a {type(data).__name__}")
-    return data
-
-
 def _attributes(values: Any) -> dict[str, Attribute]:
     """The attributes of one image or box; nested ones, which other tools may write, are left out.
 
@@ -110,7 +99,7 @@ def _attributes(values: Any) -> dict[str, Attribute]:
 def _read_attributes(path: Path) -> dict[str, dict[str, Attribute]]:
     """File name -> attributes of the image."""
     try:
-        return {name: _attributes(values) for name, values in _read_json(path).items()}
+        return {name: _attributes(values) for name, values in read_object(path).items()}
     except ValueError as error:
         raise ValueError(f"{path} is broken: {error}") from None
 
@@ -118,7 +107,7 @@ def _read_attributes(path: Path) -> dict[str, dict[str, Attribute]]:
 def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, dict[str, Any]]:
     """COCO file -> file name -> `boxes`, `categories`, `ignore` and `box_attributes` of its Sample."""
     assert labels.boxes is not None
-    data = _read_json(path)
+    data = read_object(path)
     where = "images"
     try:
         images = {entry["id"]: entry for entry in data["images"]}

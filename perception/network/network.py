@@ -45,8 +45,13 @@ class NetworkConfig:
     branch: BranchName = "one_to_many"  # that answers: with too little training the one-to-one branch repeats itself
 
     def __post_init__(self) -> None:
-        if self.hw[0] % 32 or self.hw[1] % 32:
-            raise ValueError(f"the input size must be a multiple of 32, but got {self.hw[0]}x{self.hw[1]}")
+        if not all(side % 32 == 0 and 0 < side <= 8192 for side in self.hw):
+            raise ValueError(f"the input size must be a multiple of 32 up to 8192, but got {self.hw[0]}x{self.hw[1]}")
+        if not (0 < self.width <= 4096 and 0 < self.max_boxes <= 10_000 and 0 <= self.drop_path < 1):
+            raise ValueError(
+                "a network has a width of 1 to 4096, up to 10000 boxes and drop_path from 0 to below 1, but got "
+                f"{self.width}, {self.max_boxes} and {self.drop_path:g}"
+            )
         if not self.box_classes and not self.heads:
             raise ValueError("a network needs at least one head: box classes or a segmentation head")
 

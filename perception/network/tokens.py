@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from perception.modelfile import check_sum
+
 __all__ = ["WEIGHT_SUFFIXES", "Normalize", "Tokens", "fit_position_embedding", "read_weights"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")  # of files that `read_weights` reads
@@ -113,13 +115,25 @@ class Tokens(nn.Module):
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file, or in a .pth or .pt file that holds nothing but tensors."""
+    """The state dict in a .safetensors file, or in a .pth or .pt file that holds nothing but tensors.
+
+    No code in the file runs. Raises ValueError if it is broken, is not what a SHA256SUMS beside it says, or holds
+    something else; FileNotFoundError if there is none.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weight file {path}; expected .safetensors, .pth or .pt")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    check_sum(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # of safetensors, of zipfile, of the unpickler: they share no other base class
+        raise ValueError(f"{path} can't be read as weights: {' '.join(str(error).split())[:500]}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: expected a state dict, names and tensors, but it holds something else")
     return state
 
 

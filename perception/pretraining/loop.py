@@ -11,12 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from perception.imagefile import encode_image
+from perception.network.tokens import read_weights
 from perception.pretraining.method import Method, sheet
 from perception.pretraining.views import ViewStream, batches
 from perception.training import checkpoint
@@ -110,8 +111,8 @@ def resume(run: Path, method: Method, optimizer: torch.optim.Optimizer) -> int:
     """Restore the newest checkpoint; the step to go on with."""
     found = checkpoint.latest(run)
     step = int(checkpoint.read_meta(found)["step"])
-    method.load_state_dict(load_file(found / "method.safetensors"))
-    checkpoint.restore_optimizer(optimizer, load_file(found / "optimizer.safetensors"))
+    checkpoint.fill(method, found / "method.safetensors")
+    checkpoint.restore_optimizer(optimizer, read_weights(found / "optimizer.safetensors"))
     return step
 
 

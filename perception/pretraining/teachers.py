@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from perception.imagefile import read_image
+from perception.jsonfile import read_object
 from perception.network.features import load_cnn
 from perception.network.tokens import Normalize, read_weights
 from perception.pretraining.views import stretched
@@ -132,7 +133,7 @@ def taught(spec: str, files: list[Path], grid_hw: tuple[int, int], folder: Path,
     base = folder / f"{name}-{key.hexdigest()}"
     if not base.with_suffix(".json").is_file():
         _write(teacher, files, grid_hw, base, device)
-    index = json.loads(base.with_suffix(".json").read_text())
+    index = read_object(base.with_suffix(".json"))
     grids = np.array(index["grids"], np.int64)
     cells = grids.prod(1)
     features = np.memmap(base.with_suffix(".f16"), np.float16, "r", shape=(int(cells.sum()), index["channels"]))

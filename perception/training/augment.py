@@ -14,6 +14,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from perception.jsonfile import from_json
 from perception.labels import IGNORE
 from perception.structures import Letterbox
 from perception.tensors import PAD_VALUE
@@ -47,15 +48,14 @@ class AugmentConfig:
                 raise ValueError(f"--augment.{name} must be in 0..1, but got {share}")
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> AugmentConfig:
-        """The options in a run's config.json. Raises ValueError for those of an older version."""
-        if old := sorted({"colour", "degrade", "weather"} & set(saved)):
+    def from_json(cls, saved: Any, where: str) -> AugmentConfig:
+        """The options in a run's config.json; `where` is for messages. Raises ValueError for those of older versions."""
+        if isinstance(saved, dict) and (old := sorted({"colour", "degrade", "weather"} & set(saved))):
             raise ValueError(
                 f"the run was started before there were policies (its augmentation has {old[0]!r}) and can't go on "
                 "as it began; start a new one from it with --init RUN"
             )
-        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-        return cls(**options)
+        return from_json(cls, saved, where)
 
 
 class Augment:

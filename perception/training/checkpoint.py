@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -22,21 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from perception.engine import Metadata
+from perception.jsonfile import from_json, read_object, shown
 from perception.network.boxes import BranchName
 from perception.network.masks import class_probabilities
 from perception.network.network import Network, NetworkConfig
-from perception.network.tokens import fit_position_embedding
+from perception.network.tokens import fit_position_embedding, read_weights
 from perception.revision import revision
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "init_from", "keep_newest", "latest", "load_network", "metadata", "network_config",
+    "TorchEngine", "adopt", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata", "network_config",
     "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save", "save_weights",
-    "with_tuples", "write",
+    "write",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -119,20 +121,29 @@ def latest(run: Path) -> Path:
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """meta.json, refused if it was written by another schema."""
-    meta: dict[str, Any] = json.loads((checkpoint / "meta.json").read_text())
+    """meta.json. Raises ValueError if it is not one of this schema."""
+    path = checkpoint / "meta.json"
+    meta = read_object(path)
     if meta.get("schema") != SCHEMA:
         raise ValueError(f"{checkpoint} has checkpoint schema {meta.get('schema')}, but this version reads {SCHEMA}")
+    if type(meta.get("step")) is not int or not 0 <= meta["step"] < 2**53:
+        raise ValueError(f"{path}: step must be a whole number, 0 or more, but is {shown(meta.get('step'))}")
+    if not isinstance(meta.get("data", []), list) or not all(isinstance(name, str) for name in meta.get("data", [])):
+        raise ValueError(f"{path}: data must be a list of names, but is {shown(meta['data'])}")
     return meta
 
 
 def network_config(meta: Mapping[str, Any]) -> NetworkConfig:
-    """The NetworkConfig under "network", whose tuples JSON turned into lists."""
-    data = dict(meta["network"])
-    data["hw"] = tuple(data["hw"])
-    data["box_classes"] = tuple(data["box_classes"])
-    data["heads"] = {name: tuple(classes) for name, classes in data["heads"].items()}
-    return NetworkConfig(**data)
+    """The NetworkConfig under "network" of a checkpoint's or a model file's JSON.
+
+    Raises ValueError if it is none. Names of timm's models are plain ones: others would be looked up on the hub, or
+    in folders.
+    """
+    config = from_json(NetworkConfig, meta.get("network"), "network")
+    for name in (config.vit, config.detail):
+        if not re.fullmatch(r"\w+(\.\w+)?", name):
+            raise ValueError(f"network: expected the name of a model of timm, but got {shown(name)}")
+    return config
 
 
 def load_network(run: Path, averaged: bool = True, branch: BranchName | None = None) -> tuple[Network, dict[str, Any]]:
@@ -143,8 +154,11 @@ def load_network(run: Path, averaged: bool = True, branch: BranchName | None = N
     checkpoint = latest(run)
     meta = read_meta(checkpoint)
     config = network_config(meta)
-    network = Network(replace(config, branch=branch) if branch else config)
-    network.load_state_dict(load_file(checkpoint / ("ema.safetensors" if averaged else "network.safetensors")))
+    try:
+        network = Network(replace(config, branch=branch) if branch else config)
+    except RuntimeError as error:  # of timm, for a name that it does not know
+        raise ValueError(f"{checkpoint} holds a network that can't be built: {error}") from None
+    fill(network, checkpoint / ("ema.safetensors" if averaged else "network.safetensors"))
     return network.eval(), meta
 
 
@@ -154,17 +168,25 @@ def resume(run: Path, network: Network, ema: Ema, optimizer: torch.optim.Optimiz
     meta = read_meta(checkpoint)
     if network_config(meta) != network.config:
         raise ValueError(f"{checkpoint} was trained with another network; expected the options it was started with")
-    network.load_state_dict(load_file(checkpoint / "network.safetensors"))
-    average = load_file(checkpoint / "ema.safetensors")
+    fill(network, checkpoint / "network.safetensors")
+    average = read_weights(checkpoint / "ema.safetensors")
     ema.state = {name: average[name].to(old.device) for name, old in ema.state.items()}
-    restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
+    restore_optimizer(optimizer, read_weights(checkpoint / "optimizer.safetensors"))
     return meta
 
 
 def init_from(network: Network, run: Path) -> list[str]:
     """Start from a run's averaged weights, at another input size if need be. Returns what did not fit and stays new."""
     checkpoint = latest(run)
-    return adopt(network, load_file(checkpoint / "ema.safetensors"), network_config(read_meta(checkpoint)))
+    return adopt(network, read_weights(checkpoint / "ema.safetensors"), network_config(read_meta(checkpoint)))
+
+
+def fill(module: nn.Module, path: Path) -> None:
+    """Load all weights of `module` from a file. Raises ValueError if they do not fit."""
+    try:
+        module.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network that meta.json beside it describes: {error}") from None
 
 
 def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> list[str]:
@@ -178,9 +200,6 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
     return sorted(own.keys() - fitting.keys())
 
 
-def with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the dataclasses have tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def metadata(network: Network, meta: Mapping[str, Any]) -> Metadata:

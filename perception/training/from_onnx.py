@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from perception.engine import METADATA_KEY, Metadata
+from perception.modelfile import check_model_file
 from perception.network.network import Network
 from perception.training.checkpoint import network_config
 
@@ -32,8 +33,10 @@ def network_from_onnx(path: Path) -> Network:
     It answers like the file. Before it is trained, `settle_norms` has to see some images.
     Raises ValueError if the file is not one of ours, or its graph lacks weights; OSError if there is none.
     """
+    if path.is_file():
+        check_model_file(path)
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
         raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
     texts = {entry.key: entry.value for entry in model.metadata_props}

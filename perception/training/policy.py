@@ -19,6 +19,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from perception.jsonfile import from_json, read_json
 from perception.training.weather import Painter, dirt, fog, glare, grain, night, rain, shadow, snow
 
 __all__ = ["GROUPS", "OPS", "POLICIES", "Policy", "load_policy", "photometric", "save_policy"]
@@ -149,17 +150,12 @@ def load_policy(name: str) -> Policy:
     path = Path(name)
     if not path.is_file():
         raise ValueError(f"there is no policy {name!r}; expected {', '.join(POLICIES)}, or a JSON file")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    data = read_json(path)
     allowed = ("name", "magnitude", "crop", "mosaic", "weights")
     if not isinstance(data, dict) or not {"name", "weights"} <= set(data) <= set(allowed):
         found = ", ".join(data) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path} is not a policy: expected the keys {', '.join(allowed)}, but got {found}")
-    if not isinstance(data["weights"], dict) or not isinstance(data["name"], str):
-        raise ValueError(f"{path} is not a policy: name must be a text, and weights an object, op: share of samples")
-    return Policy(**data)
+    return from_json(Policy, data, f"{path} is not a policy")
 
 
 def save_policy(policy: Policy, path: Path) -> None:
