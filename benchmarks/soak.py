@@ -30,9 +30,9 @@ from perception.demo import demo_source
 from perception.engine import Provider
 from perception.frames import open_source
 from perception.model import load
-from perception.sinks import Sink
+from perception.sinks import Outcome, Sink
 from perception.sources import FrameSource
-from perception.structures import Frame, Result, Track
+from perception.structures import Frame
 from perception.timings import Timings
 
 MAX_GROWTH = 0.01  # of resident memory
@@ -92,16 +92,9 @@ class Minutes(Sink):
         self._begin = time.monotonic()
         self._ages, self._first_id, self._last_id = Timings(), 0, -1
 
-    def write(
-        self,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
-        self._ages.add(spent["age"])
-        self._last_id = frame.id
+    def write(self, outcome: Outcome) -> None:
+        self._ages.add(outcome.spent["age"])
+        self._last_id = outcome.frame.id
         if time.monotonic() - self._begin < (len(self.rows) + 1) * self._config.minute_s:
             return
         row = {

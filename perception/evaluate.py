@@ -25,8 +25,7 @@ from perception.evaluation.robustness import robustness, robustness_table
 from perception.evaluation.tables import summary_table, tables
 from perception.evaluation.worst import WorstFrames
 from perception.model import BUNDLED_MODEL, Model, load
-
-BranchName = Literal["one_to_many", "one_to_one"]  # perception.network.boxes has it too, but needs torch
+from perception.structures import BranchName
 
 __all__ = ["EvaluateConfig", "main", "open_model"]
 

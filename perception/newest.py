@@ -29,15 +29,28 @@ class Arrival(NamedTuple):
     lost: tuple[tuple[int, float], ...] = ()  # (id, timestamp_s) of the frames between this and the one before it
 
 
+class _Clock:
+    """Says when a frame arrives: now, or, where a recording is `paced`, when its timestamp says."""
+
+    def __init__(self, paced: bool) -> None:
+        self._paced = paced
+        self._origin: float | None = None  # perf_counter at timestamp 0
+
+    def arrival(self, frame: Frame, stop: threading.Event) -> float:
+        """When `frame` arrives, after waiting for it or for `stop`: seconds of time.perf_counter."""
+        at = perf_counter()
+        if self._paced:
+            self._origin = at - frame.timestamp_s if self._origin is None else self._origin
+            at = self._origin + frame.timestamp_s
+            stop.wait(max(0.0, at - perf_counter()))
+        return at
+
+
 def every(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[Arrival, None, None]:
     """Yield each frame, in order; `paced` and `stop` as in `newest`."""
-    origin: float | None = None
+    clock = _Clock(paced)
     for frame in frames:
-        at = perf_counter()
-        if paced:
-            origin = at - frame.timestamp_s if origin is None else origin
-            at = origin + frame.timestamp_s
-            stop.wait(max(0.0, at - perf_counter()))
+        at = clock.arrival(frame, stop)
         if stop.is_set():
             return
         yield Arrival(frame, at)
@@ -61,14 +74,10 @@ def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Gener
     left, over = threading.Event(), threading.Event()
 
     def read() -> None:
-        origin: float | None = None
+        clock = _Clock(paced)
         try:
             for frame in frames:
-                arrival = perf_counter()
-                if paced:
-                    origin = arrival - frame.timestamp_s if origin is None else origin
-                    arrival = origin + frame.timestamp_s
-                    left.wait(max(0.0, arrival - perf_counter()))
+                arrival = clock.arrival(frame, left)
                 if left.is_set():
                     return
                 with ready:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -26,12 +27,25 @@ from perception.structures import Frame, Result, Track
 from perception.tensors import letterbox_for
 from perception.video import VideoWriter
 
-__all__ = ["Mosaic", "OverlayVideo", "Recorded", "Sink", "close_sinks", "open_sinks"]
+__all__ = ["Mosaic", "Outcome", "OverlayVideo", "Recorded", "Sink", "close_sinks", "open_sinks"]
 
 log = logging.getLogger(__name__)
 
 WIDTH = 1920  # pixels that a mosaic has at most
 MANY_CAMERAS = ("records", "video")  # outputs that tell several cameras apart
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the loop found out about one frame."""
+
+    frame: Frame  # what the model saw; `camera` is a name where there are several, else empty
+    result: Result  # of the model, boxes over the score threshold only
+    tracks: Sequence[Track] = ()  # by rising id
+    spent: Mapping[str, float] = field(
+        default_factory=dict
+    )  # ms by stage; "age" is from capture to tracks
+    status: Mapping[str, str] = field(default_factory=dict)  # texts for a status bar, see overlay.status_bar
 
 
 class Sink:
@@ -43,31 +57,14 @@ class Sink:
     name = "sink"
     files: Sequence[Path] = ()
 
-    def write(
-        self,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
-        """Take one frame. None of the arguments may be changed or written into: other sinks see the same objects.
-
-        Args:
-            frame: what the model saw; `frame.camera` is a name where there are several cameras, else empty.
-            result: of the model, boxes over the score threshold only.
-            tracks: by rising id.
-            spent: milliseconds by stage up to here, and "age", from the capture of the frame to its tracks.
-            status: texts for a status bar, see overlay.status_bar.
-        """
+    def write(self, outcome: Outcome) -> None:
+        """Take one frame. Nothing in it may be changed or written into: other sinks see the same objects."""
         raise NotImplementedError
 
-    def skipped(
-        self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
-    ) -> None:
+    def skipped(self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Outcome) -> None:
         """A frame that was dropped, and its tracks where they are expected.
 
-        `following` and `result` are of the next frame that was not dropped; its `write` comes after this.
+        `following` is the next frame that was not dropped; its `write` comes after this.
         """
 
     def close(self) -> None:
@@ -81,21 +78,12 @@ class Recorded(Sink):
         self.name, self.files = output, files
         self._writer = writer
 
-    def write(
-        self,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
-        self._writer.write(frame, result, tracks, spent)
+    def write(self, outcome: Outcome) -> None:
+        self._writer.write(outcome.frame, outcome.result, outcome.tracks, outcome.spent)
 
-    def skipped(
-        self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Frame, result: Result
-    ) -> None:
+    def skipped(self, frame_id: int, timestamp_s: float, tracks: Sequence[Track], following: Outcome) -> None:
         if isinstance(self._writer, RecordWriter):
-            self._writer.skipped(frame_id, timestamp_s, tracks, following, result)
+            self._writer.skipped(frame_id, timestamp_s, tracks, following.frame, following.result)
 
     def close(self) -> None:
         self._writer.close()
@@ -110,15 +98,9 @@ class OverlayVideo(Sink):
         self.files = [path]
         self._writer = VideoWriter(path, fps, hw)
 
-    def write(
-        self,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
-        self._writer.write(draw(frame.image, result, tracks, status), frame.timestamp_s)
+    def write(self, outcome: Outcome) -> None:
+        drawn = draw(outcome.frame.image, outcome.result, outcome.tracks, outcome.status)
+        self._writer.write(drawn, outcome.frame.timestamp_s)
 
     def close(self) -> None:
         self._writer.close()
@@ -145,19 +127,13 @@ class Mosaic(Sink):
         self.picture = np.zeros((rows * self._tile_hw[0], columns * self._tile_hw[1], 3), np.uint8)
         self._writer = VideoWriter(path, fps, self.picture.shape[:2])
 
-    def write(
-        self,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
+    def write(self, outcome: Outcome) -> None:
+        frame = outcome.frame
         (h, w), number = self._tile_hw, self._cameras.index(frame.camera)
         top, left = number // self._columns * h, number % self._columns * w
         tile = self.picture[top : top + h, left : left + w]
         box = letterbox_for(frame.hw, (h, w))
-        drawn = draw(frame.image, result, tracks, {"camera": frame.camera, **status})
+        drawn = draw(frame.image, outcome.result, outcome.tracks, {"camera": frame.camera, **outcome.status})
         tile[:] = 0
         content = tile[box.top : box.top + box.content_hw[0], box.left : box.left + box.content_hw[1]]
         content[:] = cv2.resize(drawn, box.content_hw[::-1], interpolation=cv2.INTER_AREA)

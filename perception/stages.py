@@ -24,7 +24,7 @@ from perception.camera import Camera
 from perception.distance import measured
 from perception.model import Model
 from perception.newest import Arrival
-from perception.sinks import Sink
+from perception.sinks import Outcome, Sink
 from perception.structures import Frame, Letterbox, Result, Track
 from perception.tracks import Tracker
 
@@ -134,9 +134,10 @@ class Stages:
         def write(passage: Passage) -> Passage:
             assert passage.result is not None
             begin = perf_counter()
+            outcome = Outcome(passage.frame, passage.result, passage.tracks, passage.spent, passage.status)
             for frame_id, timestamp_s, tracks in passage.lost:
-                sink.skipped(frame_id, timestamp_s, tracks, passage.frame, passage.result)
-            sink.write(passage.frame, passage.result, passage.tracks, passage.spent, passage.status)
+                sink.skipped(frame_id, timestamp_s, tracks, outcome)
+            sink.write(outcome)
             passage.written[sink.name] = ms_since(begin)
             return passage
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
-__all__ = ["Detections", "Frame", "Letterbox", "Result", "Track"]
+__all__ = ["BranchName", "Detections", "Frame", "Letterbox", "Result", "Track"]
+
+BranchName = Literal["one_to_many", "one_to_one"]  # of the box head: the one that answers, see network/boxes.py
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ from perception.live import main
 from perception.outputs import choice
 from perception.outputs.choice import FILES, Output, require_extras
 from perception.records import GEOMETRY, SCHEMA, read_records, record
-from perception.sinks import close_sinks, open_sinks
+from perception.sinks import Outcome, close_sinks, open_sinks
 from perception.structures import Detections, Frame, Result, Track
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def opened(folder: Path, *outputs: Output, hw: tuple[int, int] = HW) -> Iterator
 
     def put(i: int, image: Frame | None = None, seen: Result | None = None) -> None:
         for sink in sinks:
-            sink.write(image or frame(i), seen or result(i), tracks(i), {"inference": 1.5}, {"fps": "25"})
+            sink.write(Outcome(image or frame(i), seen or result(i), tracks(i), {"inference": 1.5}, {"fps": "25"}))
 
     try:
         yield put

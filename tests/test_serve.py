@@ -24,6 +24,7 @@ from perception.live import main
 from perception.serve.access import Address
 from perception.serve.history import MAX_POINTS, MAX_SAMPLES, MAX_TRACKS, History
 from perception.serve.server import PageServer
+from perception.sinks import Outcome
 from perception.structures import Detections, Frame, Result, Track
 
 HW = (270, 480)
@@ -61,7 +62,8 @@ class Drive(threading.Thread):
         while not self._end.wait(0.02):
             begin = time.perf_counter()
             i, spent = self.i, {"inference": 15.0 + self.i % 3, "track": 1.0}
-            self.page.write(frame(i), result(i), tracks(i), spent, {"fps": "50.0", "on": "CPU", "frame": str(i)})
+            status = {"fps": "50.0", "on": "CPU", "frame": str(i)}
+            self.page.write(Outcome(frame(i), result(i), tracks(i), spent, status))
             self.slowest_s = max(self.slowest_s, time.perf_counter() - begin)
             self.i += 1
 
@@ -205,7 +207,7 @@ def test_the_loop_may_reuse_its_buffers() -> None:
         asking.start()
         time.sleep(0.3)
         seen = result(0)
-        page.write(Frame(shared, 0, 0.0), seen, [], {}, {})
+        page.write(Outcome(Frame(shared, 0, 0.0), seen))
         shared[:] = 250
         seen.class_maps["drive"][:] = 2
         asking.join()
@@ -229,7 +231,7 @@ def test_closing_answers_those_who_wait_and_ends_the_thread() -> None:
     for thread in asking:
         thread.join(timeout=5)
     assert answers == [410, 410, 410] and not any(thread.name == "page" for thread in threading.enumerate())
-    page.write(frame(0), result(0), [], {}, {})  # too late, and no harm
+    page.write(Outcome(frame(0), result(0)))  # too late, and no harm
     with pytest.raises(ConnectionRefusedError):
         get(page, "/")
 

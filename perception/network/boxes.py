@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.network.features import Separable
+from perception.structures import BranchName
 
 __all__ = ["STRIDES", "BoxHead", "BranchName", "RawBoxes", "decode", "pairwise_iou"]
 
 STRIDES = (8, 16, 32)
-BranchName = Literal["one_to_many", "one_to_one"]
 DUPLICATE_IOU = 0.6
 PRIOR = -math.log((1 - 0.01) / 0.01)  # every class starts at 1 percent, as in RetinaNet, arXiv:1708.02002
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -30,8 +29,7 @@ from starlette.staticfiles import StaticFiles
 from perception.serve.access import Address, Gate
 from perception.serve.history import History
 from perception.serve.view import View, about
-from perception.sinks import Sink
-from perception.structures import Frame, Result, Track
+from perception.sinks import Outcome, Sink
 
 __all__ = ["PageServer"]
 
@@ -100,24 +98,18 @@ class PageServer(Sink):
         """What to open in a browser, with the token if there is one."""
         return self.address.url
 
-    def write(
-        self,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
+    def write(self, outcome: Outcome) -> None:
         """Take one frame: remember its figures, and, if someone looks, a small copy of it. Never waits."""
         if self._ended:
             return
         now = monotonic()
         self._seq += 1
-        self._history.add(self._seq, now, frame, tracks, result.box_names, spent)
+        frame, names = outcome.frame, outcome.result.box_names
+        self._history.add(self._seq, now, frame, outcome.tracks, names, outcome.spent)
         if now - self._asked_s < WATCHED_S:
             if not self._about:
-                self._about = about(result, self.model, self.source or frame.source)
-            self._view = View(self._seq, frame, result, tracks, spent, status)
+                self._about = about(outcome.result, self.model, self.source or frame.source)
+            self._view = View(self._seq, outcome)
             self._wake()
 
     def close(self) -> None:

@@ -21,7 +21,8 @@ from perception.colours import BOX_COLOURS, Colour, colour_of
 from perception.imagefile import encode_image
 from perception.records import record
 from perception.shrink import shrunk
-from perception.structures import Frame, Result, Track
+from perception.sinks import Outcome
+from perception.structures import Result
 
 __all__ = ["View", "about"]
 
@@ -31,21 +32,16 @@ JPEG_QUALITY = 82
 class View:
     """A small copy of one frame and its result. It is made in the loop; the costly part waits until someone asks."""
 
-    def __init__(
-        self,
-        seq: int,
-        frame: Frame,
-        result: Result,
-        tracks: Sequence[Track],
-        spent: Mapping[str, float],
-        status: Mapping[str, str],
-    ) -> None:
+    def __init__(self, seq: int, outcome: Outcome) -> None:
         self.seq = seq
         self._lock = Lock()
         self._parts: tuple[dict[str, Any], bytes] | None = None
-        self._image = shrunk(frame.image)
-        self._result = replace(result, class_maps={head: shrunk(ids) for head, ids in result.class_maps.items()})
-        self._frame, self._tracks, self._spent, self._status = frame, list(tracks), dict(spent), dict(status)
+        self._image = shrunk(outcome.frame.image)
+        self._result = replace(
+            outcome.result, class_maps={head: shrunk(ids) for head, ids in outcome.result.class_maps.items()}
+        )
+        self._frame, self._tracks = outcome.frame, list(outcome.tracks)
+        self._spent, self._status = dict(outcome.spent), dict(outcome.status)
 
     def message(self, points: Sequence[Any], more: Mapping[str, Any]) -> bytes:
         """The bytes of the answer. The picture is encoded once, however many browsers ask."""
