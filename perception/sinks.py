@@ -42,9 +42,7 @@ class Outcome:
     frame: Frame  # what the model saw; `camera` is a name where there are several, else empty
     result: Result  # of the model, boxes over the score threshold only
     tracks: Sequence[Track] = ()  # by rising id
-    spent: Mapping[str, float] = field(
-        default_factory=dict
-    )  # ms by stage; "age" is from capture to tracks
+    spent: Mapping[str, float] = field(default_factory=dict)  # ms by stage; "age" is from capture to tracks
     status: Mapping[str, str] = field(default_factory=dict)  # texts for a status bar, see overlay.status_bar
 
 
