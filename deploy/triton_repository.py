@@ -1,20 +1,18 @@
-"""A model repository for NVIDIA's Triton Inference Server, from one exported file.
+"""A model repository for NVIDIA's Triton Inference Server, made of one ONNX file.
 
-python deploy/triton_repository.py MODEL.onnx REPOSITORY [--accelerator tensorrt]
-
-    REPOSITORY/NAME/config.pbtxt     what Triton must know, written from what the file says of itself
-    REPOSITORY/NAME/1/model.onnx     a copy of the file
-
+    python deploy/triton_repository.py FILE.onnx REPOSITORY [--provider cuda|tensorrt|cpu]
     tritonserver --model-repository REPOSITORY
 
-The image is uint8 RGB, letterboxed as `perception.tensors` does it; triton_client.py shows the whole way. Written
-against Triton's documentation and its protobuf schema; not run on a GPU, nor in Triton itself.
+Leaves REPOSITORY/NAME/config.pbtxt and REPOSITORY/NAME/1/model.onnx. The server then takes `image`, uint8 RGB as
+perception/tensors.py makes it, and answers with what the file answers; what perception.export wrote about the model
+stands in the config as the parameter `perception`, so that deploy/triton_client.py needs no copy of the file.
+The format is Triton's protobuf text of ModelConfig; the accelerators' parameters are those that the README of its
+ONNX Runtime backend lists. It was not run on a server here: the config is checked against Triton's own schema.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -26,101 +24,148 @@ import numpy as np
 import tyro
 
 from perception.cli import run
-from perception.engine import Engine
+from perception.engine import METADATA_KEY, Engine, Metadata
 
-Accelerator = Literal["none", "cuda", "tensorrt"]
-TYPES = {np.dtype(np.uint8): "TYPE_UINT8", np.dtype(np.float32): "TYPE_FP32"}
+__all__ = ["TritonConfig", "config_pbtxt", "main", "repository"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # a folder of the repository and a part of the server's addresses
 
 
 @dataclass(frozen=True, kw_only=True)
 class TritonConfig:
-    """Make a Triton model repository."""
+    """Options of deploy/triton_repository.py."""
 
-    model: Annotated[Path, tyro.conf.Positional]
-    """ONNX file of perception.export."""
-    repository: Annotated[Path, tyro.conf.Positional]
-    """Folder of the repository; it may hold other models already."""
-    name: str | None = None
-    """Name of the model for clients; default: that of the file."""
-    accelerator: Accelerator = "cuda"
-    """none: the CPU. cuda: ONNX Runtime on the GPU. tensorrt: that, by TensorRT in FP16, which takes minutes to start."""
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.onnx")]
+    """ONNX file written by perception.export."""
+    repository: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPOSITORY")]
+    """Folder that the server is started with; it may hold other models."""
+    name: str = ""
+    """Name of the model on the server; left out: that of the file."""
+    version: int = 1
+    """A new file under a name that is there already needs a new version: the server then changes over by itself."""
+    provider: Literal["cuda", "tensorrt", "cpu"] = "cuda"
+    """What runs it on the server: on the GPU by ONNX Runtime's CUDA or TensorRT provider, or on the CPU."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """In which TensorRT computes; LayerNorm stays in fp32. Compare the answers before you trust fp16."""
     instances: int = 1
-    """Copies of the model on each device, for requests that overlap."""
-    overwrite: bool = False
-    """Replace a model of that name."""
+    """Copies of the model that work at the same time, on each GPU."""
+    threads: int = 0
+    """CPU threads inside one operator, with --provider cpu; 0 = one for each core."""
+    max_batch: int = 8
+    """Frames that the server may put together, for a file that leaves its batch open; ordinary ones take one frame."""
+    engine_cache: str = "/tmp/perception-tensorrt"
+    """Folder on the server where TensorRT keeps its engines, whose building takes minutes: mount a volume there."""
     json: str | None = None
     """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
 
-
-def quoted(text: str) -> str:
-    """A string of protobuf's text format."""
-    return json.dumps(text)
-
-
-def tensor(name: str, array: np.ndarray) -> str:
-    """One input or output: its name, type and shape, the batch among them."""
-    dims = ", ".join(str(size) for size in array.shape)
-    return f"  {{ name: {quoted(name)}  data_type: {TYPES[array.dtype]}  dims: [ {dims} ] }}"
+    def __post_init__(self) -> None:
+        for key in ("version", "instances", "max_batch"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"--{key.replace('_', '-')} must be 1 or more, but got {getattr(self, key)}")
+        if self.precision != "fp32" and self.provider != "tensorrt":
+            raise ValueError(f"--precision {self.precision} is TensorRT's, but got --provider {self.provider}")
 
 
-def config_text(
-    name: str, image: np.ndarray, outputs: dict[str, np.ndarray], accelerator: Accelerator, instances: int
-) -> str:
-    """config.pbtxt of a model that gives `outputs` for `image`, as protobuf text of inference.ModelConfig.
+def repository(config: TritonConfig) -> dict[str, Any]:
+    """Check the file by running it once on the CPU, write the repository, and return what was written.
 
-    max_batch_size is 0, which in Triton means that the shapes below are whole: an export has a fixed batch.
+    Raises ValueError for a file that is not a model of ours, a bad name, or a version that is there already.
     """
-    kind = "KIND_CPU" if accelerator == "none" else "KIND_GPU"
-    dims = ", ".join(str(size) for size in image.shape)
-    warm = f"data_type: TYPE_UINT8  dims: [ {dims} ]  zero_data: true"
-    blocks = [
-        f'name: {quoted(name)}\nbackend: "onnxruntime"\nmax_batch_size: 0',
-        "input [\n" + tensor("image", image) + "\n]",
-        "output [\n" + ",\n".join(tensor(key, value) for key, value in outputs.items()) + "\n]",
-        f"instance_group [\n  {{ count: {instances}  kind: {kind} }}\n]",
-        f'model_warmup [\n  {{\n    name: "grey"\n    count: 3\n    inputs {{ key: "image"  value: {{ {warm} }} }}\n  }}\n]',
-    ]
-    if accelerator == "tensorrt":
-        parameters = {
-            "precision_mode": "FP16",
-            "trt_engine_cache_enable": "true",
-            "trt_engine_cache_path": "/tmp/perception-tensorrt",
-        }
-        lines = "\n".join(f"      parameters {{ key: {quoted(k)}  value: {quoted(v)} }}" for k, v in parameters.items())
-        accelerators = f'    gpu_execution_accelerator [ {{\n      name: "tensorrt"\n{lines}\n    }} ]'
-        blocks.append("optimization {\n  execution_accelerators {\n" + accelerators + "\n  }\n}")
-    return "\n\n".join(blocks) + "\n"
-
-
-def write_repository(config: TritonConfig) -> dict[str, Any]:
-    """Check the model by running it, and write its folder; it appears when it is complete."""
-    if config.instances < 1:
-        raise ValueError(f"--instances must be 1 or more, but got {config.instances}")
-    engine = Engine(config.model, "cpu")
     name = config.name or config.model.stem
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(f"--name must be a plain folder name, but got {name!r}")
-    target = config.repository / name
-    if target.exists() and not config.overwrite:
-        raise ValueError(f"{target} exists already; choose another --name, or give --overwrite")
-    image = np.zeros((engine.batch or 1, *engine.input_hw, 3), np.uint8)
-    text = config_text(name, image, dict(engine.run(image)), config.accelerator, config.instances)
-    config.repository.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.repository, prefix=".") as folder:
-        draft = Path(folder) / name
-        (draft / "1").mkdir(parents=True)
-        shutil.copyfile(config.model, draft / "1" / "model.onnx")
-        (draft / "config.pbtxt").write_text(text)
-        if target.exists():
-            os.rename(target, Path(folder) / "before")
-        os.rename(draft, target)
-    print(f"{target}: serve it with: tritonserver --model-repository {config.repository}")
-    return {"model": name, "folder": str(target), "accelerator": config.accelerator}
+    if not NAME.fullmatch(name):
+        raise ValueError(f"expected a name of letters, digits, '_', '-' and '.', but got {name!r}; give one by --name")
+    engine = Engine(config.model, "cpu")
+    answer = engine.run(np.zeros((engine.batch or 1, *engine.input_hw, 3), np.uint8))
+    shapes = {output: value.shape for output, value in answer.items()}
+    folder = config.repository / name
+    place = folder / str(config.version)
+    if place.exists():
+        raise ValueError(f"{place} is there already; give the next number by --version, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="new-") as draft:  # Triton passes over names without number
+        text = Path(draft) / "config.pbtxt"
+        text.write_text(config_pbtxt(config, name, engine.metadata, engine.batch, shapes), encoding="ascii")
+        (Path(draft) / "version").mkdir()
+        shutil.copyfile(config.model, Path(draft) / "version" / "model.onnx")
+        text.replace(folder / "config.pbtxt")
+        (Path(draft) / "version").replace(place)
+    print(f"wrote {folder / 'config.pbtxt'}, {place / 'model.onnx'}")
+    print(f"start: tritonserver --model-repository {config.repository}")
+    return {"name": name, "version": config.version, "provider": config.provider, "folder": str(folder)}
+
+
+def config_pbtxt(
+    config: TritonConfig, name: str, metadata: Metadata, batch: int | None, shapes: dict[str, tuple[int, ...]]
+) -> str:
+    """The text of config.pbtxt.
+
+    Args:
+        config: options.
+        name: of the model on the server.
+        metadata: of the model.
+        batch: of the graph; None = open, and only then does the server put frames together.
+        shapes: of the outputs, with their batch, by name.
+    """
+    first = 0 if batch else 1  # where the server counts the batch itself, shapes are without it
+    image = ((batch or 1), *metadata.input_hw, 3)[first:]
+    kind = "KIND_CPU" if config.provider == "cpu" else "KIND_GPU"
+    lines = [
+        f"name: {_text(name)}",
+        'backend: "onnxruntime"',
+        'default_model_filename: "model.onnx"',
+        f"max_batch_size: {0 if batch else config.max_batch}",
+        f'input [ {{ name: "image" data_type: TYPE_UINT8 dims: {list(image)} }} ]',
+        "output [",
+        ",\n".join(
+            f"  {{ name: {_text(output)} data_type: {'TYPE_FP32' if output == 'boxes' else 'TYPE_UINT8'} "
+            f"dims: {list(shape[first:])} }}"
+            for output, shape in shapes.items()
+        ),
+        "]",
+        f"instance_group [ {{ count: {config.instances} kind: {kind} }} ]",
+    ]
+    if batch is None:
+        lines.append("dynamic_batching { }")
+    if config.provider != "cpu":
+        lines.append(_accelerator(config))
+    elif config.threads:
+        lines.append(_parameter("intra_op_thread_count", str(config.threads)))
+    lines += [
+        f'model_warmup [ {{ name: "a black frame" batch_size: 1 inputs {{ key: "image" value {{ '
+        f"data_type: TYPE_UINT8 dims: {list(image)} zero_data: true }} }} }} ]",
+        _parameter(METADATA_KEY, metadata.to_json()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accelerator(config: TritonConfig) -> str:
+    """The GPU's options, under the names of Triton's ONNX Runtime backend."""
+    options = {"cudnn_conv_use_max_workspace": "1"}
+    if config.provider == "tensorrt":
+        options = {"precision_mode": config.precision.upper()}
+        if config.precision == "fp16":
+            options["trt_layer_norm_fp32_fallback"] = "1"
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": config.engine_cache}
+        options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": config.engine_cache}
+    inside = " ".join(f"parameters {{ key: {_text(key)} value: {_text(value)} }}" for key, value in options.items())
+    return (
+        f'optimization {{ execution_accelerators {{ gpu_execution_accelerator [ {{ name: "{config.provider}" '
+        f"{inside} }} ] }} }}"
+    )
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }}"
+
+
+def _text(value: str) -> str:
+    """A string of protobuf's text format: bytes outside of printable ASCII, quotes and backslashes are escaped."""
+    plain = (chr(b) if 32 <= b < 127 and chr(b) not in '"\\' else f"\\{b:03o}" for b in value.encode())
+    return '"' + "".join(plain) + '"'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Front door; the exit code."""
-    return run(TritonConfig, write_repository, argv)
+    return run(TritonConfig, repository, argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from deploy import agreement, triton_repository
-from perception.engine import Engine
+from deploy import agreement, triton_client, triton_repository
+from perception.engine import Engine, Metadata
+from perception.imagefile import encode_image
 from perception.model import Model, load
 
 ROOT = Path(__file__).parents[1]
@@ -48,10 +48,10 @@ def model_config(text: str) -> Any:
     return text_format.Parse(text, schema.ModelConfig())
 
 
-@pytest.mark.parametrize("accelerator", ["none", "cuda", "tensorrt"])
-def test_triton_understands_the_repository(tiny_model: Path, tmp_path: Path, accelerator: str) -> None:
+@pytest.mark.parametrize("provider", ["cpu", "cuda", "tensorrt"])
+def test_triton_understands_the_repository(tiny_model: Path, tmp_path: Path, provider: str) -> None:
     folder = tmp_path / "repository"
-    argv = [str(tiny_model), str(folder), "--name", "toy", "--accelerator", accelerator, "--instances", "2"]
+    argv = [str(tiny_model), str(folder), "--name", "toy", "--provider", provider, "--instances", "2"]
     assert triton_repository.main(argv) == 0
     config = model_config((folder / "toy" / "config.pbtxt").read_text())
     assert (folder / "toy" / "1" / "model.onnx").read_bytes() == tiny_model.read_bytes()
@@ -60,54 +60,81 @@ def test_triton_understands_the_repository(tiny_model: Path, tmp_path: Path, acc
     image = np.zeros((1, *engine.input_hw, 3), np.uint8)
     assert [(i.name, list(i.dims)) for i in config.input] == [("image", list(image.shape))]
     assert {o.name: list(o.dims) for o in config.output} == {k: list(v.shape) for k, v in engine.run(image).items()}
-    types = {o.name: type(o).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[o.data_type].name
-             for o in config.output}  # fmt: skip
+    types = {
+        o.name: type(o).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[o.data_type].name
+        for o in config.output
+    }
     assert types.pop("boxes") == "TYPE_FP32" and set(types.values()) == {"TYPE_UINT8"}
     group = config.instance_group[0]
     kinds = type(group).DESCRIPTOR.enum_types_by_name["Kind"].values_by_name
-    assert group.count == 2 and group.kind == kinds["KIND_CPU" if accelerator == "none" else "KIND_GPU"].number
+    assert group.count == 2 and group.kind == kinds["KIND_CPU" if provider == "cpu" else "KIND_GPU"].number
     accelerators = [a.name for a in config.optimization.execution_accelerators.gpu_execution_accelerator]
-    assert accelerators == (["tensorrt"] if accelerator == "tensorrt" else [])
+    assert accelerators == ([] if provider == "cpu" else [provider])
     assert config.model_warmup[0].inputs["image"].dims == list(image.shape)
-    assert [path.name for path in folder.iterdir()] == ["toy"], "nothing half-written is left"
+    about = config.parameters["perception"].string_value
+    assert Metadata.from_json(about) == engine.metadata, "a client needs no copy of the file"
+    assert sorted(path.name for path in (folder / "toy").iterdir()) == ["1", "config.pbtxt"], "nothing half-written"
 
 
-def test_a_model_of_that_name_stays_unless_told_otherwise(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_with_an_open_batch_may_be_batched_by_the_server() -> None:
+    config = triton_repository.TritonConfig(model=Path("x"), repository=Path("y"), max_batch=4)
+    shapes = {"boxes": (1, 4, 6), "scene": (1, 64, 96)}
+    meta = Metadata(input_hw=(64, 96), box_names=('a "quoted" name',), heads={"scene": ("road",)})
+    parsed = model_config(triton_repository.config_pbtxt(config, "toy", meta, None, shapes))
+    assert parsed.max_batch_size == 4 and parsed.HasField("dynamic_batching")
+    assert list(parsed.input[0].dims) == [64, 96, 3] and [list(o.dims) for o in parsed.output] == [[4, 6], [64, 96]]
+    assert Metadata.from_json(parsed.parameters["perception"].string_value) == meta
+
+
+def test_a_version_that_is_there_stays(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [str(tiny_model), str(tmp_path)]
     assert triton_repository.main(argv) == 0
-    config = tmp_path / tiny_model.stem / "config.pbtxt"
-    config.write_text("mine")
-    assert triton_repository.main(argv) == 2 and config.read_text() == "mine"
-    assert "--overwrite" in capsys.readouterr().err
-    assert triton_repository.main([*argv, "--overwrite"]) == 0 and config.read_text() != "mine"
+    model = tmp_path / tiny_model.stem / "1" / "model.onnx"
+    model.write_text("mine")
+    assert triton_repository.main(argv) == 2 and model.read_text() == "mine"
+    assert "--version" in capsys.readouterr().err
+    assert triton_repository.main([*argv, "--version", "2"]) == 0 and model.read_text() == "mine"
     assert triton_repository.main([*argv, "--name", "a/b"]) == 2
-    assert triton_repository.main([*argv, "--instances", "0"]) == 2
+    for wrong in (["--instances", "0"], ["--precision", "fp16"]):
+        with pytest.raises(SystemExit, match="2"):
+            triton_repository.main([*argv, *wrong])
 
 
 class V2Handler(BaseHTTPRequestHandler):
-    """The part of the KServe v2 protocol, with binary tensors, that an inference needs; answered by our engine."""
+    """The part of the KServe v2 protocol, with Triton's binary tensors, that a client needs; our engine answers."""
 
     engine: Engine
+    about: str
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self) -> None:
+        if self.path == "/v2/models/other/config":
+            return self.answer(400, b'{"error": "Request for unknown model"}')
+        config: dict[str, Any] = {"input": [{"name": "image", "dims": [str(n) for n in (1, *self.engine.input_hw, 3)]}]}
+        if self.path == "/v2/models/toy/config":
+            config["parameters"] = {"perception": {"string_value": self.about}}
+        return self.answer(200, json.dumps(config).encode())
+
     def do_POST(self) -> None:
+        assert self.path == "/v2/models/toy/infer"
         length, header = (int(self.headers[key]) for key in ("Content-Length", "Inference-Header-Content-Length"))
         body = self.rfile.read(length)
         asked = json.loads(body[:header])
-        if self.path != "/v2/models/toy/infer":
-            return self.answer(400, json.dumps({"error": f"unknown model in {self.path}"}).encode())
         [image] = asked["inputs"]
         assert image["name"] == "image" and image["datatype"] == "UINT8"
+        assert image["parameters"]["binary_data_size"] == length - header
         tensor = np.frombuffer(body[header:], np.uint8).reshape(image["shape"])
         found = self.engine.run(tensor)
         blobs = {o["name"]: found[o["name"]].tobytes() for o in asked["outputs"]}
         outputs = [
-            {"name": name, "shape": found[name].shape, "parameters": {"binary_data_size": len(blob)},
-             "datatype": {"uint8": "UINT8", "float32": "FP32"}[found[name].dtype.name]}
+            {
+                "name": name,
+                "shape": found[name].shape,
+                "datatype": {"uint8": "UINT8", "float32": "FP32"}[found[name].dtype.name],
+                "parameters": {"binary_data_size": len(blob)},
+            }
             for name, blob in blobs.items()
-        ]  # fmt: skip
+        ]
         head = json.dumps({"model_name": "toy", "model_version": "1", "outputs": outputs}).encode()
         return self.answer(200, head + b"".join(blobs.values()), len(head))
 
@@ -123,39 +150,60 @@ class V2Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def v2_server(model: Path) -> Iterator[str]:
-    handler = type("Handler", (V2Handler,), {"engine": Engine(model, "cpu")})
+@pytest.fixture
+def server(tiny_model: Path) -> Iterator[str]:
+    """HOST:PORT of something that answers like Triton."""
+    engine = Engine(tiny_model, "cpu")
+    handler = type("Handler", (V2Handler,), {"engine": engine, "about": engine.metadata.to_json()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
-def test_the_client_answers_like_the_local_model(tiny_model: Path) -> None:
-    from deploy.triton_client import TritonEngine
-
+def test_a_model_on_a_server_answers_like_the_local_one(tiny_model: Path, server: str) -> None:
     frame = np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)
     local = load(tiny_model, "cpu", score_threshold=0.0)
-    with v2_server(tiny_model) as url:
-        remote = Model(TritonEngine(url, "toy", local.engine.metadata), score_threshold=0.0)
-        a, b = local(frame), remote(frame)
-        assert len(a.boxes) and a.class_maps.keys() == b.class_maps.keys()
-        np.testing.assert_array_equal(a.boxes, b.boxes)
-        for head, class_map in a.class_maps.items():
-            np.testing.assert_array_equal(class_map, b.class_maps[head])
-        with pytest.raises(ValueError, match="unknown model"):
-            Model(TritonEngine(url, "other", local.engine.metadata))(frame)
+    engine = triton_client.TritonEngine(server, "toy")
+    remote = Model(engine, score_threshold=0.0)
+    a, b = local(frame), remote(frame)
+    engine.close()
+    assert len(a.boxes) and a.class_maps.keys() == b.class_maps.keys()
+    np.testing.assert_array_equal(a.boxes, b.boxes)
+    for head, class_map in a.class_maps.items():
+        np.testing.assert_array_equal(class_map, b.class_maps[head])
+
+
+def test_the_loop_runs_on_a_server(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        image = np.full((60, 90, 3), 40 * number, np.uint8)
+        (tmp_path / f"{number}.png").write_bytes(encode_image(image, ".png"))
+    argv = [str(tmp_path), "--server", server, "--model", "toy", "--out", str(tmp_path / "run"), "--json", "-"]
+    assert triton_client.main(argv) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == 3
+    assert len((tmp_path / "run" / "records.jsonl").read_text().splitlines()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [("other", "unknown model"), ("strange", "triton_repository.py writes it")]
+)
+def test_a_server_without_the_model(server: str, model: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert triton_client.main(["x.mp4", "--server", server, "--model", model]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
+    assert triton_client.main(["x.mp4", "--server", "127.0.0.1:9"]) == 2
+    assert "is tritonserver running" in capsys.readouterr().err
+    assert triton_client.main(["x.mp4", "--server", "nowhere"]) == 2
+    assert "HOST:PORT" in capsys.readouterr().err
 
 
 def test_agreement_of_a_file_with_itself(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from perception.imagefile import encode_image
-
     picture = tmp_path / "frame.png"
     picture.write_bytes(encode_image(np.random.default_rng(1).integers(0, 255, (60, 90, 3), dtype=np.uint8), ".png"))
     argv = [str(tiny_model), str(tiny_model), "--provider", "cpu", "--source", str(picture), "--json", "-"]

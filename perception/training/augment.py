@@ -6,7 +6,6 @@ colours, and how often, is a policy (policy.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 

@@ -200,8 +200,6 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
     return sorted(own.keys() - fitting.keys())
 
 
-
-
 def metadata(network: Network, meta: Mapping[str, Any]) -> Metadata:
     """What an ONNX file says of itself."""
     return Metadata(
