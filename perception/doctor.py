@@ -79,7 +79,7 @@ def _machine(facts: Facts) -> list[str]:
         ("driving-perception", f"{__version__}, {facts.system}"),
         ("NVIDIA driver", driver),
         *(("GPU", gpu) for gpu in gpus or [f"none ({facts.no_gpu})"]),
-        ("ONNX Runtime", f"{facts.onnxruntime}{build}"),
+        ("ONNX Runtime", f"{facts.onnxruntime}{build}" if facts.onnxruntime else "missing or broken"),
         ("TensorRT", facts.tensorrt or "not found"),
         ("wheels", ", ".join(f"{name} {version}" for name, version in facts.packages.items())),
     ]

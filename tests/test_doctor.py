@@ -89,6 +89,13 @@ def test_both_builds_of_onnxruntime() -> None:
     assert note.text == "TensorRT can not run: this onnxruntime was built without TensorRT"
 
 
+def test_an_onnxruntime_that_can_not_be_imported() -> None:
+    broken = replace(PLAIN, onnxruntime="", broken="its folder lacks files", available=(), ran={}, self_test=None)
+    (found,) = judged(broken)
+    assert found.level == "error" and found.mend.endswith("pip install onnxruntime-gpu")
+    assert "ONNX Runtime        missing or broken" in doctor.text(broken, [found])
+
+
 def test_a_provider_that_is_there_and_fails_at_its_start() -> None:
     broken = replace(GPU, ran={"cpu": ""}, failed={"cuda": "CUDA failed: CUDNN_STATUS_NOT_INITIALIZED"})
     assert judged(broken)[0] == Finding("warning", "CUDA can not run: CUDA failed: CUDNN_STATUS_NOT_INITIALIZED")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
-from typing import Literal
+from typing import Any, Literal
 
 from perception.diagnosis.selftest import SelfTest, self_test
 from perception.engine import Engine
@@ -41,6 +41,7 @@ class Facts:
     system: str  # e.g. "Linux x86_64, Python 3.11.9"
     packages: Mapping[str, str] = field(default_factory=dict)  # installed wheels that matter -> version
     onnxruntime: str = ""  # version
+    broken: str = ""  # why ONNX Runtime can not be imported
     cuda_of_ort: str = ""  # that ONNX Runtime was built for, e.g. "13.0"
     available: tuple[str, ...] = ()  # providers that ONNX Runtime was built with, by its own names
     no_gpu: str = ""  # why there is no GPU
@@ -69,9 +70,9 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     """
     import av
     import cv2
-    import onnxruntime
 
-    available = tuple(onnxruntime.get_available_providers())
+    onnxruntime, broken = _onnxruntime()
+    available = tuple(onnxruntime.get_available_providers()) if onnxruntime else ()
     gpus: tuple[Gpu, ...] = ()
     no_gpu, cuda, missing = "", "", {}
     try:
@@ -79,18 +80,19 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     except OSError as error:
         no_gpu = str(error)
     else:
-        for provider in ("cuda", "tensorrt"):
+        for provider in (name for name in ("cuda", "tensorrt") if ORT_NAMES[name] in available):
             preload(provider)
-            if ORT_NAMES[provider] in available and (library := missing_library(provider)):
+            if library := missing_library(provider):
                 missing[provider] = library
     ran, failed = {}, {}
-    for provider in ("cpu", "cuda", "tensorrt"):
+    for provider in ("cpu", "cuda", "tensorrt") if onnxruntime else ():
         about = (available, no_gpu, missing.get(provider), cuda, cuda_of_onnxruntime())
         untried = provider == "tensorrt" and asked != "tensorrt"
         if untried or (provider != "cpu" and obstacle(provider, *about)):
             continue
         try:
-            ran[provider] = Engine(BUNDLED_MODEL, provider, 0, gpu).provider_reason  # type: ignore[arg-type]
+            options = gpu if provider == asked else GpuOptions(device=gpu.device)
+            ran[provider] = Engine(BUNDLED_MODEL, provider, 0, options).provider_reason  # type: ignore[arg-type]
         except (ValueError, OSError) as error:
             failed[provider] = str(error)
     tested = None
@@ -99,8 +101,9 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     return Facts(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         packages=_packages(),
-        onnxruntime=onnxruntime.__version__,
-        cuda_of_ort=cuda_of_onnxruntime(),
+        onnxruntime=onnxruntime.__version__ if onnxruntime else "",
+        broken=broken,
+        cuda_of_ort=cuda_of_onnxruntime() if onnxruntime else "",
         available=available,
         no_gpu=no_gpu,
         gpus=gpus,
@@ -110,13 +113,24 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
         tensorrt=tensorrt_version() or "",
         failed=failed,
         ran=ran,
-        operators=frozenset(operators(BUNDLED_MODEL)),
+        operators=frozenset(operators(BUNDLED_MODEL) if onnxruntime else ()),
         decoders=_codecs(DECODERS, "r"),
         encoders=_codecs(ENCODERS, "w"),
         ffmpeg=str(getattr(av, "ffmpeg_version_info", "")),
         opencv=cv2.__version__,
         self_test=tested,
     )
+
+
+def _onnxruntime() -> tuple[Any, str]:
+    """(the module, ""), or (None, why not): uninstalling one of two builds takes files of the other along."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return None, str(error)
+    if not hasattr(onnxruntime, "InferenceSession"):
+        return None, "its folder lacks files"
+    return onnxruntime, ""
 
 
 def _packages() -> dict[str, str]:

@@ -15,6 +15,7 @@ __all__ = ["Finding", "findings", "works"]
 
 ORT_WHEELS = ("onnxruntime", "onnxruntime-gpu")
 CV_WHEELS = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless", "opencv-python-headless")
+REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 BOTH_ORT = "github.com/microsoft/onnxruntime/issues/26996"
 
 
@@ -29,6 +30,8 @@ class Finding:
 
 def works(facts: Facts, provider: str) -> tuple[str, str] | None:
     """(why `provider` does not run, what mends it); None if it was started, or nothing speaks against it."""
+    if facts.broken:
+        return f"ONNX Runtime is missing or broken ({facts.broken})", REINSTALL
     if provider != "cpu":
         found = obstacle(
             provider, facts.available, facts.no_gpu, facts.missing.get(provider),
@@ -65,7 +68,7 @@ def _wheels(facts: Facts) -> Iterator[Finding]:
             "onnxruntime and onnxruntime-gpu are both installed, in the same folder"
             + (": the GPU providers are gone" if gone else "")
             + f" ({BOTH_ORT})",
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+            REINSTALL,
         )
     if len(several := [name for name in CV_WHEELS if name in facts.packages]) > 1:
         yield Finding(
