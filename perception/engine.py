@@ -128,6 +128,7 @@ class Engine:
         self._run = plain(session, outputs)
         if self.provider != "cpu" and self.batch:
             self._run = Bound(session, outputs, "cuda", gpu.device)
+        self._extra_runs = 2 if cuda_graph else 0  # in which it is recorded
         if cuda_graph:
             self._run = OneThread(self._run)
 
@@ -149,7 +150,7 @@ class Engine:
     def warm_up(self, n: int = 1) -> None:
         """Run `n` times on a grey image, so that the first real frame does not pay for allocation and tuning."""
         grey = np.full((self.batch or 1, *self.input_hw, 3), 114, np.uint8)
-        for _ in range(n):
+        for _ in range(n + self._extra_runs):
             self.run(grey)
 
 

@@ -91,11 +91,13 @@ def driver_version() -> str | None:
 def preload(provider: str) -> None:
     """Load the CUDA, cuDNN and TensorRT libraries that pip installed, where the linker would not find them.
 
-    Where torch is imported already, its copies are in the process and are taken: the loader knows each by its name.
-    ONNX Runtime prints what it can not find; `why_not` says the same in one line.
+    Where torch is imported already and its copies do, they are kept: a second copy of cuDNN in one process asks for
+    trouble (github.com/microsoft/onnxruntime/pull/23744). ONNX Runtime prints what it can not find; `why_not` says the same in one line.
     """
     import onnxruntime
 
+    if "torch" in sys.modules and missing_library(provider) is None:
+        return
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(RuntimeError):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import onnxruntime
 import pytest
 
+from perception import libraries
 from perception.faults import FAULTS, known_faults, version_tuple
 from perception.libraries import remedy
 from perception.providers import GpuOptions, Node, engine_folder, graph_obstacle, left_out, provider_list
@@ -128,6 +131,22 @@ def test_versions_compare_as_numbers() -> None:
 )  # fmt: skip
 def test_the_remedy_of_a_missing_library(provider: str, library: str, driver: str, ort: str, expected: str) -> None:
     assert remedy(provider, library, driver, ort).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("torch", "missing", "loaded"), [(False, None, True), (True, None, False), (True, "libcublasLt.so.13", True)]
+)
+def test_libraries_of_torch_are_kept_where_they_do(
+    torch: bool, missing: str | None, loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: calls.append(True), raising=False)
+    monkeypatch.setattr(libraries, "missing_library", lambda provider: missing)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if torch:
+        monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    libraries.preload("cuda")
+    assert calls == [True] * loaded
 
 
 def test_long_work_is_reported_and_short_work_is_not() -> None:
