@@ -92,7 +92,8 @@ def preload(provider: str) -> None:
     """Load the CUDA, cuDNN and TensorRT libraries that pip installed, where the linker would not find them.
 
     Where torch is imported already and its copies do, they are kept: a second copy of cuDNN in one process asks for
-    trouble (github.com/microsoft/onnxruntime/pull/23744). ONNX Runtime prints what it can not find; `why_not` says the same in one line.
+    trouble (github.com/microsoft/onnxruntime/pull/23744). ONNX Runtime prints what it can not find; `why_not` says the
+    same in one line.
     """
     import onnxruntime
 

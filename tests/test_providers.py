@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 import sys
 import time
 from pathlib import Path
@@ -111,6 +112,11 @@ def test_known_faults(
 
 def test_every_fault_names_its_report_and_a_way_out() -> None:
     assert all("/issues/" in str(fault) and ("or newer" in str(fault)) == fault.refused for fault in FAULTS)
+
+
+def test_the_documents_list_every_fault() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text()
+    assert not [number for fault in FAULTS for number in re.findall(r"issues/\d+", fault.source) if number not in page]
 
 
 def test_versions_compare_as_numbers() -> None:
