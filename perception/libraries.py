@@ -23,6 +23,7 @@ __all__ = [
     "Gpu",
     "cuda_driver",
     "cuda_of_onnxruntime",
+    "cudnn_version",
     "driver_version",
     "missing_library",
     "obstacle",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 DRIVER, NVML = ("nvcuda.dll", "nvml.dll") if sys.platform == "win32" else ("libcuda.so.1", "libnvidia-ml.so.1")
+CUDNN = "libcudnn.so.9"
 COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # CUdevice_attribute
 REMEDY = {  # what to install when a provider's libraries are missing
     "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -118,7 +120,7 @@ def missing_library(provider: str) -> str | None:
     if sys.platform == "win32":
         return None
     library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
-    for name in (str(library), "libcudnn.so.9"):
+    for name in (str(library), CUDNN):
         try:
             ctypes.CDLL(name)
         except OSError as error:
@@ -148,6 +150,15 @@ def remedy(provider: str, library: str, cuda_of_driver: str, cuda_of_ort: str) -
         newest = int(major[1]) + 1  # another major version has other file names, and pip takes the newest
         return f"pip install 'tensorrt-cu{need or 13}<{newest}'"
     return REMEDY["cuda"]
+
+
+def cudnn_version() -> str | None:
+    """Version of cuDNN 9 as the process finds it, e.g. "9.24.0"; None = it is not there. Call `preload` first."""
+    try:
+        number = int(ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else CUDNN).cudnnGetVersion())  # 92400
+    except (OSError, AttributeError):
+        return None
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 def tensorrt_version(major: int = 10) -> str | None:

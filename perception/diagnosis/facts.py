@@ -15,6 +15,7 @@ from perception.libraries import (
     Gpu,
     cuda_driver,
     cuda_of_onnxruntime,
+    cudnn_version,
     driver_version,
     missing_library,
     obstacle,
@@ -30,6 +31,7 @@ __all__ = ["DECODERS", "ENCODERS", "Facts", "collect"]
 PACKAGES = re.compile(
     r"(onnxruntime|opencv|tensorrt|nvidia-(cudnn|cublas|cuda-runtime))[a-z0-9_.-]*|av|numpy|scipy|torch"
 )
+VIDEO = re.compile(r"^ *(FFMPEG|GStreamer|v4l/v4l2|DSHOW|DirectShow|Media Foundation|AVFoundation): +YES", re.MULTILINE)
 DECODERS = ("h264", "hevc", "av1", "h264_cuvid", "hevc_cuvid")  # FFmpeg's names; cuvid is NVDEC
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc", "hevc_nvenc")
 
@@ -49,6 +51,7 @@ class Facts:
     driver: str = ""  # version
     cuda_of_driver: str = ""  # the newest that it runs
     missing: Mapping[str, str] = field(default_factory=dict)  # "cuda", "tensorrt" -> the library that is missing
+    cudnn: str = ""  # version; looked for where there is a GPU
     tensorrt: str = ""  # version
     failed: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> why it did not start
     ran: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> its reason line
@@ -57,6 +60,7 @@ class Facts:
     encoders: tuple[str, ...] = ()  # of ENCODERS
     ffmpeg: str = ""  # version inside PyAV
     opencv: str = ""  # version
+    opencv_video: tuple[str, ...] = ()  # what OpenCV opens cameras and streams with, e.g. "FFMPEG", "v4l/v4l2"
     self_test: SelfTest | None = None  # None = it could not run
 
 
@@ -110,6 +114,7 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
         driver=driver_version() or "",
         cuda_of_driver=cuda,
         missing=missing,
+        cudnn=(cudnn_version() or "") if gpus else "",
         tensorrt=tensorrt_version() or "",
         failed=failed,
         ran=ran,
@@ -118,6 +123,7 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
         encoders=_codecs(ENCODERS, "w"),
         ffmpeg=str(getattr(av, "ffmpeg_version_info", "")),
         opencv=cv2.__version__,
+        opencv_video=tuple(VIDEO.findall(cv2.getBuildInformation())),
         self_test=tested,
     )
 

@@ -106,6 +106,9 @@ def _video(facts: Facts) -> Iterator[Finding]:
     mend = "pip install --force-reinstall --no-deps 'av>=15'"
     if lacking := [name for name in ("h264", "hevc") if name not in facts.decoders]:
         yield Finding("warning", f"PyAV's FFmpeg can not decode {', '.join(lacking)}", mend)
+    if "FFMPEG" not in facts.opencv_video:
+        text = f"OpenCV {facts.opencv} was built without FFmpeg: rtsp and http sources can not be opened"
+        yield Finding("warning", text, "pip install --force-reinstall --no-deps opencv-python-headless")
     if not facts.encoders:
         yield Finding("warning", "PyAV's FFmpeg has no H.264 encoder: live needs --no-video", mend)
     if facts.packages.get("av") and version_tuple(facts.packages["av"]) < (15,):
