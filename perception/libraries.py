@@ -29,6 +29,7 @@ __all__ = [
     "obstacle",
     "preload",
     "remedy",
+    "tensorrt_major",
     "tensorrt_version",
     "why_not",
 ]
@@ -115,12 +116,9 @@ def missing_library(provider: str) -> str | None:
     Linux only; call `preload` first. cuDNN is asked for as well: ONNX Runtime loads it no sooner than at the first
     convolution.
     """
-    import onnxruntime
-
     if sys.platform == "win32":
         return None
-    library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
-    for name in (str(library), CUDNN):
+    for name in (str(_provider_library(provider)), CUDNN):
         try:
             ctypes.CDLL(name)
         except OSError as error:
@@ -161,14 +159,31 @@ def cudnn_version() -> str | None:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-def tensorrt_version(major: int = 10) -> str | None:
+def tensorrt_major() -> int:
+    """Major version of the TensorRT that the installed ONNX Runtime was linked with; 10 where it does not say."""
+    try:
+        found = re.search(rb"libnvinfer\.so\.(\d+)", _provider_library("tensorrt").read_bytes())
+    except OSError:
+        return 10
+    return int(found[1]) if found else 10
+
+
+def tensorrt_version() -> str | None:
     """Version of TensorRT's library as the process finds it, e.g. "10.9.0"; None = it is not there."""
+    major = tensorrt_major()
     name = f"nvinfer_{major}.dll" if sys.platform == "win32" else f"libnvinfer.so.{major}"
     try:
         number = int(ctypes.CDLL(name).getInferLibVersion())  # 100900: since version 10 two digits each
     except (OSError, AttributeError):
         return None
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def _provider_library(provider: str) -> Path:
+    """The file that holds a provider of ONNX Runtime, on Linux."""
+    import onnxruntime
+
+    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
 
 
 def obstacle(

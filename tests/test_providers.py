@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -153,6 +154,55 @@ def test_libraries_of_torch_are_kept_where_they_do(
         monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
     libraries.preload("cuda")
     assert calls == [True] * loaded
+
+
+@pytest.mark.parametrize(("content", "major"), [(b"..libnvinfer.so.11..", 11), (b"nothing", 10), (None, 10)])
+def test_the_tensorrt_that_onnxruntime_was_linked_with(
+    content: bytes | None, major: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "_provider_library", lambda provider: tmp_path / "provider.so")
+    if content is not None:
+        (tmp_path / "provider.so").write_bytes(content)
+    assert libraries.tensorrt_major() == major
+
+
+def test_a_driver_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver with two GPUs, played: numbers go through pointers as CUDA's driver interface has it."""
+
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGetCount(self, number: Any) -> int:
+            number._obj.value = 2
+            return 0
+
+        def cuDeviceGet(self, device: Any, index: int) -> int:
+            device._obj.value = index + 40
+            return 0
+
+        def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+            name.value = f"GPU {device.value}".encode()
+            return 0
+
+        def cuDeviceGetAttribute(self, number: Any, attribute: int, device: Any) -> int:
+            number._obj.value = {75: 8, 76: 9}[attribute]
+            return 0
+
+        def cuDeviceTotalMem_v2(self, size: Any, device: Any) -> int:
+            size._obj.value = 24 * 2**30
+            return 0
+
+        def cuDriverGetVersion(self, number: Any) -> int:
+            number._obj.value = 12040
+            return 0
+
+    monkeypatch.setattr(libraries.ctypes, "CDLL", lambda name: Driver())
+    gpus, cuda = libraries.cuda_driver()
+    assert gpus == (libraries.Gpu("GPU 40", (8, 9), 24576), libraries.Gpu("GPU 41", (8, 9), 24576)) and cuda == "12.4"
+    monkeypatch.setattr(Driver, "cuInit", lambda self, flags: 100)
+    with pytest.raises(OSError, match="finds no GPU"):
+        libraries.cuda_driver()
 
 
 def test_long_work_is_reported_and_short_work_is_not() -> None:

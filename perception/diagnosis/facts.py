@@ -115,7 +115,7 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
         cuda_of_driver=cuda,
         missing=missing,
         cudnn=(cudnn_version() or "") if gpus else "",
-        tensorrt=tensorrt_version() or "",
+        tensorrt=(tensorrt_version() or "") if onnxruntime else "",
         failed=failed,
         ran=ran,
         operators=frozenset(operators(BUNDLED_MODEL) if onnxruntime else ()),
