@@ -79,7 +79,8 @@ def _machine(facts: Facts) -> list[str]:
         ("driving-perception", f"{__version__}, {facts.system}"),
         ("NVIDIA driver", driver),
         *(("GPU", gpu) for gpu in gpus or [f"none ({facts.no_gpu})"]),
-        ("ONNX Runtime", f"{facts.onnxruntime}{build}"),
+        ("ONNX Runtime", f"{facts.onnxruntime}{build}" if facts.onnxruntime else "missing or broken"),
+        *([("cuDNN", facts.cudnn or "not found")] if facts.gpus else []),
         ("TensorRT", facts.tensorrt or "not found"),
         ("wheels", ", ".join(f"{name} {version}" for name, version in facts.packages.items())),
     ]
@@ -103,7 +104,7 @@ def _video(facts: Facts) -> list[str]:
     rows = [
         ("decoders", f"{', '.join(facts.decoders) or 'none'} (FFmpeg {facts.ffmpeg} in PyAV)"),
         ("encoders", f"{', '.join(facts.encoders) or 'none'} ({hardware})"),
-        ("OpenCV", facts.opencv),
+        ("OpenCV", f"{facts.opencv} (cameras and streams by {', '.join(facts.opencv_video) or 'nothing'})"),
     ]
     return ["video", *_rows(rows)]
 

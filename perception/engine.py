@@ -131,6 +131,7 @@ class Engine:
         self._run = plain(session, outputs)
         if self.provider != "cpu" and self.batch:
             self._run = Bound(session, outputs, "cuda", gpu.device)
+        self._extra_runs = 2 if cuda_graph else 0  # in which it is recorded
         if cuda_graph:
             self._run = OneThread(self._run)
 
@@ -155,7 +156,7 @@ class Engine:
         Raises ValueError if the model can't be run.
         """
         grey = np.full((self.batch or 1, *self.input_hw, 3), 114, np.uint8)
-        for _ in range(n):
+        for _ in range(n + self._extra_runs):
             try:
                 self.run(grey)
             except Exception as error:  # ONNX Runtime's exceptions share no other base class

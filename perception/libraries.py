@@ -23,16 +23,19 @@ __all__ = [
     "Gpu",
     "cuda_driver",
     "cuda_of_onnxruntime",
+    "cudnn_version",
     "driver_version",
     "missing_library",
     "obstacle",
     "preload",
     "remedy",
+    "tensorrt_major",
     "tensorrt_version",
     "why_not",
 ]
 
 DRIVER, NVML = ("nvcuda.dll", "nvml.dll") if sys.platform == "win32" else ("libcuda.so.1", "libnvidia-ml.so.1")
+CUDNN = "libcudnn.so.9"
 COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # CUdevice_attribute
 REMEDY = {  # what to install when a provider's libraries are missing
     "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
@@ -91,11 +94,14 @@ def driver_version() -> str | None:
 def preload(provider: str) -> None:
     """Load the CUDA, cuDNN and TensorRT libraries that pip installed, where the linker would not find them.
 
-    Where torch is imported already, its copies are in the process and are taken: the loader knows each by its name.
-    ONNX Runtime prints what it can not find; `why_not` says the same in one line.
+    Where torch is imported already and its copies do, they are kept: a second copy of cuDNN in one process asks for
+    trouble (github.com/microsoft/onnxruntime/pull/23744). ONNX Runtime prints what it can not find; `why_not` says the
+    same in one line.
     """
     import onnxruntime
 
+    if "torch" in sys.modules and missing_library(provider) is None:
+        return
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(RuntimeError):
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
@@ -110,12 +116,9 @@ def missing_library(provider: str) -> str | None:
     Linux only; call `preload` first. cuDNN is asked for as well: ONNX Runtime loads it no sooner than at the first
     convolution.
     """
-    import onnxruntime
-
     if sys.platform == "win32":
         return None
-    library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
-    for name in (str(library), "libcudnn.so.9"):
+    for name in (str(_provider_library(provider)), CUDNN):
         try:
             ctypes.CDLL(name)
         except OSError as error:
@@ -147,14 +150,40 @@ def remedy(provider: str, library: str, cuda_of_driver: str, cuda_of_ort: str) -
     return REMEDY["cuda"]
 
 
-def tensorrt_version(major: int = 10) -> str | None:
+def cudnn_version() -> str | None:
+    """Version of cuDNN 9 as the process finds it, e.g. "9.24.0"; None = it is not there. Call `preload` first."""
+    try:
+        number = int(ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else CUDNN).cudnnGetVersion())  # 92400
+    except (OSError, AttributeError):
+        return None
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def tensorrt_major() -> int:
+    """Major version of the TensorRT that the installed ONNX Runtime was linked with; 10 where it does not say."""
+    try:
+        found = re.search(rb"libnvinfer\.so\.(\d+)", _provider_library("tensorrt").read_bytes())
+    except OSError:
+        return 10
+    return int(found[1]) if found else 10
+
+
+def tensorrt_version() -> str | None:
     """Version of TensorRT's library as the process finds it, e.g. "10.9.0"; None = it is not there."""
+    major = tensorrt_major()
     name = f"nvinfer_{major}.dll" if sys.platform == "win32" else f"libnvinfer.so.{major}"
     try:
         number = int(ctypes.CDLL(name).getInferLibVersion())  # 100900: since version 10 two digits each
     except (OSError, AttributeError):
         return None
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def _provider_library(provider: str) -> Path:
+    """The file that holds a provider of ONNX Runtime, on Linux."""
+    import onnxruntime
+
+    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{provider}.so"
 
 
 def obstacle(

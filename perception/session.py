@@ -97,7 +97,7 @@ def _started(path: Path, provider: str, threads: int, gpu: GpuOptions, reason: s
 
 
 def placement(session: Any) -> list[Node]:
-    """Where each node of the optimised graph runs; empty where ONNX Runtime is too old to say (before 1.24)."""
+    """Where each node of the optimised graph runs; empty where ONNX Runtime is too old to say."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return []
     parts = session.get_provider_graph_assignment_info()

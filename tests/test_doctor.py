@@ -31,6 +31,7 @@ PLAIN = Facts(  # a machine without a GPU, as the base install is on it
     operators=frozenset({"Conv", "MatMul", "Softmax", "Add"}),
     decoders=("h264", "hevc"),
     encoders=("libx264",),
+    opencv_video=("FFMPEG",),
     self_test=SelfTest("CPU: as asked for", 20.0, 90, ""),
 )
 GPU = replace(  # all is well on it
@@ -89,6 +90,13 @@ def test_both_builds_of_onnxruntime() -> None:
     assert note.text == "TensorRT can not run: this onnxruntime was built without TensorRT"
 
 
+def test_an_onnxruntime_that_can_not_be_imported() -> None:
+    broken = replace(PLAIN, onnxruntime="", broken="its folder lacks files", available=(), ran={}, self_test=None)
+    (found,) = judged(broken)
+    assert found.level == "error" and found.mend.endswith("pip install onnxruntime-gpu")
+    assert "ONNX Runtime        missing or broken" in doctor.text(broken, [found])
+
+
 def test_a_provider_that_is_there_and_fails_at_its_start() -> None:
     broken = replace(GPU, ran={"cpu": ""}, failed={"cuda": "CUDA failed: CUDNN_STATUS_NOT_INITIALIZED"})
     assert judged(broken)[0] == Finding("warning", "CUDA can not run: CUDA failed: CUDNN_STATUS_NOT_INITIALIZED")
@@ -113,10 +121,16 @@ def test_a_tensorrt_that_computes_vits_wrong() -> None:
 
 
 def test_two_copies_of_cv2_and_missing_codecs() -> None:
-    odd = replace(PLAIN, packages={**PLAIN.packages, "opencv-python": "4.12", "av": "14.0"}, decoders=(), encoders=())
+    odd = replace(
+        PLAIN,
+        packages={**PLAIN.packages, "opencv-python": "4.12", "av": "14.0"},
+        decoders=(),
+        encoders=(),
+        opencv_video=(),
+    )
     mends = [f.mend for f in judged(odd)]
     assert mends[0] == "pip uninstall -y opencv-python opencv-python-headless && pip install opencv-python-headless"
-    assert len(mends) == 4 and all("av>=15" in mend for mend in mends[1:])
+    assert len(mends) == 5 and sum("av>=15" in mend for mend in mends) == 3
 
 
 def test_a_wrong_answer_is_an_error_whatever_was_asked() -> None:
@@ -189,6 +203,7 @@ def test_this_machine(tiny: None, capsys: pytest.CaptureFixture[str], tmp_path: 
     assert max(map(len, printed.splitlines())) <= 130
     data = json.loads((tmp_path / "all.json").read_text())
     assert data["self_test"]["runs"] >= 1 and data["ran"]["cpu"] == "CPU: as asked for" and data["packages"]["numpy"]
+    assert "FFMPEG" in data["opencv_video"]  # as the wheel of opencv-python-headless is built
 
 
 def test_a_gpu_that_was_asked_for_and_is_not_there_is_exit_code_1(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import mmap
+import re
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import onnxruntime
 import pytest
 
+from perception import libraries
 from perception.faults import FAULTS, known_faults, version_tuple
 from perception.libraries import remedy
 from perception.providers import GpuOptions, Node, engine_folder, graph_obstacle, left_out, provider_list
@@ -110,6 +115,11 @@ def test_every_fault_names_its_report_and_a_way_out() -> None:
     assert all("/issues/" in str(fault) and ("or newer" in str(fault)) == fault.refused for fault in FAULTS)
 
 
+def test_the_documents_list_every_fault() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "gpu.md").read_text()
+    assert not [number for fault in FAULTS for number in re.findall(r"issues/\d+", fault.source) if number not in page]
+
+
 def test_versions_compare_as_numbers() -> None:
     assert version_tuple("10.13.3.9") > version_tuple("10.6") > version_tuple("8.6.1rc2") == (8, 6, 1)
     assert version_tuple("unknown") == ()
@@ -128,6 +138,71 @@ def test_versions_compare_as_numbers() -> None:
 )  # fmt: skip
 def test_the_remedy_of_a_missing_library(provider: str, library: str, driver: str, ort: str, expected: str) -> None:
     assert remedy(provider, library, driver, ort).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("torch", "missing", "loaded"), [(False, None, True), (True, None, False), (True, "libcublasLt.so.13", True)]
+)
+def test_libraries_of_torch_are_kept_where_they_do(
+    torch: bool, missing: str | None, loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: calls.append(True), raising=False)
+    monkeypatch.setattr(libraries, "missing_library", lambda provider: missing)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if torch:
+        monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    libraries.preload("cuda")
+    assert calls == [True] * loaded
+
+
+@pytest.mark.parametrize(("content", "major"), [(b"..libnvinfer.so.11..", 11), (b"nothing", 10), (None, 10)])
+def test_the_tensorrt_that_onnxruntime_was_linked_with(
+    content: bytes | None, major: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "_provider_library", lambda provider: tmp_path / "provider.so")
+    if content is not None:
+        (tmp_path / "provider.so").write_bytes(content)
+    assert libraries.tensorrt_major() == major
+
+
+def test_a_driver_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver with two GPUs, played: numbers go through pointers as CUDA's driver interface has it."""
+
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGetCount(self, number: Any) -> int:
+            number._obj.value = 2
+            return 0
+
+        def cuDeviceGet(self, device: Any, index: int) -> int:
+            device._obj.value = index + 40
+            return 0
+
+        def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+            name.value = f"GPU {device.value}".encode()
+            return 0
+
+        def cuDeviceGetAttribute(self, number: Any, attribute: int, device: Any) -> int:
+            number._obj.value = {75: 8, 76: 9}[attribute]
+            return 0
+
+        def cuDeviceTotalMem_v2(self, size: Any, device: Any) -> int:
+            size._obj.value = 24 * 2**30
+            return 0
+
+        def cuDriverGetVersion(self, number: Any) -> int:
+            number._obj.value = 12040
+            return 0
+
+    monkeypatch.setattr(libraries.ctypes, "CDLL", lambda name: Driver())
+    gpus, cuda = libraries.cuda_driver()
+    assert gpus == (libraries.Gpu("GPU 40", (8, 9), 24576), libraries.Gpu("GPU 41", (8, 9), 24576)) and cuda == "12.4"
+    monkeypatch.setattr(Driver, "cuInit", lambda self, flags: 100)
+    with pytest.raises(OSError, match="finds no GPU"):
+        libraries.cuda_driver()
 
 
 def test_long_work_is_reported_and_short_work_is_not() -> None:

@@ -106,5 +106,8 @@ def test_a_gpu_engine_answers_through_buffers(
     image = np.random.default_rng(0).integers(0, 255, (1, 64, 96, 3), np.uint8)
     ours, theirs = gpu.run(image), cpu.run(image)
     assert list(ours) == list(theirs) and all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    calls = []
+    gpu._run = lambda tensor: calls.append(1) or ours
     gpu.warm_up(2)
+    assert len(calls) == (4 if cuda_graph else 2)
     assert np.array_equal(ours["boxes"], theirs["boxes"])

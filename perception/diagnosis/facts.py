@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
-from typing import Literal
+from typing import Any, Literal
 
 from perception.diagnosis.selftest import SelfTest, self_test
 from perception.engine import Engine
@@ -15,6 +15,7 @@ from perception.libraries import (
     Gpu,
     cuda_driver,
     cuda_of_onnxruntime,
+    cudnn_version,
     driver_version,
     missing_library,
     obstacle,
@@ -30,6 +31,7 @@ __all__ = ["DECODERS", "ENCODERS", "Facts", "collect"]
 PACKAGES = re.compile(
     r"(onnxruntime|opencv|tensorrt|nvidia-(cudnn|cublas|cuda-runtime))[a-z0-9_.-]*|av|numpy|scipy|torch"
 )
+VIDEO = re.compile(r"^ *(FFMPEG|GStreamer|v4l/v4l2|DSHOW|DirectShow|Media Foundation|AVFoundation): +YES", re.MULTILINE)
 DECODERS = ("h264", "hevc", "av1", "h264_cuvid", "hevc_cuvid")  # FFmpeg's names; cuvid is NVDEC
 ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "h264_nvenc", "hevc_nvenc")
 
@@ -41,6 +43,7 @@ class Facts:
     system: str  # e.g. "Linux x86_64, Python 3.11.9"
     packages: Mapping[str, str] = field(default_factory=dict)  # installed wheels that matter -> version
     onnxruntime: str = ""  # version
+    broken: str = ""  # why ONNX Runtime can not be imported
     cuda_of_ort: str = ""  # that ONNX Runtime was built for, e.g. "13.0"
     available: tuple[str, ...] = ()  # providers that ONNX Runtime was built with, by its own names
     no_gpu: str = ""  # why there is no GPU
@@ -48,6 +51,7 @@ class Facts:
     driver: str = ""  # version
     cuda_of_driver: str = ""  # the newest that it runs
     missing: Mapping[str, str] = field(default_factory=dict)  # "cuda", "tensorrt" -> the library that is missing
+    cudnn: str = ""  # version; looked for where there is a GPU
     tensorrt: str = ""  # version
     failed: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> why it did not start
     ran: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> its reason line
@@ -56,6 +60,7 @@ class Facts:
     encoders: tuple[str, ...] = ()  # of ENCODERS
     ffmpeg: str = ""  # version inside PyAV
     opencv: str = ""  # version
+    opencv_video: tuple[str, ...] = ()  # what OpenCV opens cameras and streams with, e.g. "FFMPEG", "v4l/v4l2"
     self_test: SelfTest | None = None  # None = it could not run
 
 
@@ -69,9 +74,9 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     """
     import av
     import cv2
-    import onnxruntime
 
-    available = tuple(onnxruntime.get_available_providers())
+    onnxruntime, broken = _onnxruntime()
+    available = tuple(onnxruntime.get_available_providers()) if onnxruntime else ()
     gpus: tuple[Gpu, ...] = ()
     no_gpu, cuda, missing = "", "", {}
     try:
@@ -79,18 +84,19 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     except OSError as error:
         no_gpu = str(error)
     else:
-        for provider in ("cuda", "tensorrt"):
+        for provider in (name for name in ("cuda", "tensorrt") if ORT_NAMES[name] in available):
             preload(provider)
-            if ORT_NAMES[provider] in available and (library := missing_library(provider)):
+            if library := missing_library(provider):
                 missing[provider] = library
     ran, failed = {}, {}
-    for provider in ("cpu", "cuda", "tensorrt"):
+    for provider in ("cpu", "cuda", "tensorrt") if onnxruntime else ():
         about = (available, no_gpu, missing.get(provider), cuda, cuda_of_onnxruntime())
         untried = provider == "tensorrt" and asked != "tensorrt"
         if untried or (provider != "cpu" and obstacle(provider, *about)):
             continue
         try:
-            ran[provider] = Engine(BUNDLED_MODEL, provider, 0, gpu).provider_reason  # type: ignore[arg-type]
+            options = gpu if provider == asked else GpuOptions(device=gpu.device)
+            ran[provider] = Engine(BUNDLED_MODEL, provider, 0, options).provider_reason  # type: ignore[arg-type]
         except (ValueError, OSError) as error:
             failed[provider] = str(error)
     tested = None
@@ -99,24 +105,38 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     return Facts(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         packages=_packages(),
-        onnxruntime=onnxruntime.__version__,
-        cuda_of_ort=cuda_of_onnxruntime(),
+        onnxruntime=onnxruntime.__version__ if onnxruntime else "",
+        broken=broken,
+        cuda_of_ort=cuda_of_onnxruntime() if onnxruntime else "",
         available=available,
         no_gpu=no_gpu,
         gpus=gpus,
         driver=driver_version() or "",
         cuda_of_driver=cuda,
         missing=missing,
-        tensorrt=tensorrt_version() or "",
+        cudnn=(cudnn_version() or "") if gpus else "",
+        tensorrt=(tensorrt_version() or "") if onnxruntime else "",
         failed=failed,
         ran=ran,
-        operators=frozenset(operators(BUNDLED_MODEL)),
+        operators=frozenset(operators(BUNDLED_MODEL) if onnxruntime else ()),
         decoders=_codecs(DECODERS, "r"),
         encoders=_codecs(ENCODERS, "w"),
         ffmpeg=str(getattr(av, "ffmpeg_version_info", "")),
         opencv=cv2.__version__,
+        opencv_video=tuple(VIDEO.findall(cv2.getBuildInformation())),
         self_test=tested,
     )
+
+
+def _onnxruntime() -> tuple[Any, str]:
+    """(the module, ""), or (None, why not): uninstalling one of two builds takes files of the other along."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return None, str(error)
+    if not hasattr(onnxruntime, "InferenceSession"):
+        return None, "its folder lacks files"
+    return onnxruntime, ""
 
 
 def _packages() -> dict[str, str]:

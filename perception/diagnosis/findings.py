@@ -15,6 +15,7 @@ __all__ = ["Finding", "findings", "works"]
 
 ORT_WHEELS = ("onnxruntime", "onnxruntime-gpu")
 CV_WHEELS = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless", "opencv-python-headless")
+REINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 BOTH_ORT = "github.com/microsoft/onnxruntime/issues/26996"
 
 
@@ -29,6 +30,8 @@ class Finding:
 
 def works(facts: Facts, provider: str) -> tuple[str, str] | None:
     """(why `provider` does not run, what mends it); None if it was started, or nothing speaks against it."""
+    if facts.broken:
+        return f"ONNX Runtime is missing or broken ({facts.broken})", REINSTALL
     if provider != "cpu":
         found = obstacle(
             provider, facts.available, facts.no_gpu, facts.missing.get(provider),
@@ -65,7 +68,7 @@ def _wheels(facts: Facts) -> Iterator[Finding]:
             "onnxruntime and onnxruntime-gpu are both installed, in the same folder"
             + (": the GPU providers are gone" if gone else "")
             + f" ({BOTH_ORT})",
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+            REINSTALL,
         )
     if len(several := [name for name in CV_WHEELS if name in facts.packages]) > 1:
         yield Finding(
@@ -103,6 +106,9 @@ def _video(facts: Facts) -> Iterator[Finding]:
     mend = "pip install --force-reinstall --no-deps 'av>=15'"
     if lacking := [name for name in ("h264", "hevc") if name not in facts.decoders]:
         yield Finding("warning", f"PyAV's FFmpeg can not decode {', '.join(lacking)}", mend)
+    if "FFMPEG" not in facts.opencv_video:
+        text = f"OpenCV {facts.opencv} was built without FFmpeg: rtsp and http sources can not be opened"
+        yield Finding("warning", text, "pip install --force-reinstall --no-deps opencv-python-headless")
     if not facts.encoders:
         yield Finding("warning", "PyAV's FFmpeg has no H.264 encoder: live needs --no-video", mend)
     if facts.packages.get("av") and version_tuple(facts.packages["av"]) < (15,):
