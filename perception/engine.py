@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 from perception.binding import Bound, OneThread, plain
+from perception.compiled import Compiled
 from perception.modelfile import check_metadata, check_model_file
 from perception.providers import LABELS, GpuOptions, Provider
 from perception.session import start
@@ -91,7 +92,7 @@ class Engine:
         metadata: what the file says of itself.
         input_hw: (height, width) of the input in pixels.
         batch: images in one call, or None where the file leaves it open.
-        provider: "tensorrt", "cuda" or "cpu": what runs, not what was wished for.
+        provider: "tensorrt", "cuda", "openvino" or "cpu": what runs, not what was wished for.
         provider_reason: one line that says what runs and why.
     """
 
@@ -129,7 +130,10 @@ class Engine:
         self.input_hw = self.metadata.input_hw
         outputs = ["boxes"] * bool(self.metadata.box_names) + list(self.metadata.heads)
         self._run = plain(session, outputs)
-        if self.provider != "cpu" and self.batch:
+        if self.provider == "openvino":
+            self._run = Compiled(self.path, outputs, threads)
+            self.provider_reason += f" ({self._run.description})"
+        elif self.provider != "cpu" and self.batch:
             self._run = Bound(session, outputs, "cuda", gpu.device)
         self._extra_runs = 2 if cuda_graph else 0  # in which it is recorded
         if cuda_graph:

@@ -28,9 +28,9 @@ __all__ = [
     "provider_list",
 ]
 
-Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
+Provider = Literal["auto", "tensorrt", "cuda", "openvino", "cpu"]
 ORT_NAMES = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-LABELS = {"tensorrt": "TensorRT", "cuda": "CUDA", "cpu": "CPU"}
+LABELS = {"tensorrt": "TensorRT", "cuda": "CUDA", "openvino": "OpenVINO", "cpu": "CPU"}
 NAMED = 5  # nodes are named in a message, the others counted
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perception.compiled import openvino_obstacle
 from perception.faults import known_faults
 from perception.libraries import REMEDY, Gpu, cuda_driver, tensorrt_version, why_not
 from perception.providers import (
@@ -44,7 +45,7 @@ class Started(NamedTuple):
     """A session, and what runs it."""
 
     session: Any  # onnxruntime.InferenceSession
-    provider: str  # "tensorrt", "cuda" or "cpu"
+    provider: str  # "tensorrt", "cuda", "openvino" (which computes, while the session only knows the file) or "cpu"
     reason: str  # why that one, and which nodes run elsewhere
     cuda_graph: bool  # whether its runs are recorded
 
@@ -60,6 +61,13 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
         raise ValueError(f"gpu.fp16 is for provider tensorrt, but got {provider}; else choose it at perception.export")
     if gpu.cuda_graph and provider not in ("cuda", "tensorrt"):
         raise ValueError(f"gpu.cuda_graph is for provider cuda or tensorrt, but got {provider}")
+    if provider == "openvino":
+        if missing := openvino_obstacle():
+            raise ProviderError(
+                f"provider openvino can not run here: {missing[0]}; {missing[1]}; or use --provider cpu"
+            )
+        facts = _session(path, [(ORT_NAMES["cpu"], {})], 1, optimise=False)  # only to read what the file is
+        return Started(facts, "openvino", "as asked for", False)
     if provider != "auto":
         if provider != "cpu" and (missing := why_not(provider)):
             raise ProviderError(f"provider {provider} can not run here: {missing}; or use --provider cpu")

@@ -144,7 +144,7 @@ def test_cpu_says_that_it_was_asked_for(tiny_model: Path) -> None:
 
 
 def test_unknown_provider_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="provider must be one of auto, tensorrt, cuda, cpu, but got 'npu'"):
+    with pytest.raises(ValueError, match="provider must be one of auto, tensorrt, cuda, openvino, cpu, but got 'npu'"):
         Engine(tiny_model, "npu")  # type: ignore[arg-type]
 
 

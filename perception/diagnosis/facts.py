@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from typing import Any, Literal
 
+from perception.compiled import openvino_obstacle
 from perception.diagnosis.selftest import SelfTest, self_test
 from perception.engine import Engine
 from perception.libraries import (
@@ -29,7 +30,7 @@ from perception.session import operators
 __all__ = ["DECODERS", "ENCODERS", "Facts", "collect"]
 
 PACKAGES = re.compile(
-    r"(onnxruntime|opencv|tensorrt|nvidia-(cudnn|cublas|cuda-runtime))[a-z0-9_.-]*|av|numpy|scipy|torch"
+    r"(onnxruntime|opencv|tensorrt|nvidia-(cudnn|cublas|cuda-runtime))[a-z0-9_.-]*|openvino|av|numpy|scipy|torch"
 )
 VIDEO = re.compile(r"^ *(FFMPEG|GStreamer|v4l/v4l2|DSHOW|DirectShow|Media Foundation|AVFoundation): +YES", re.MULTILINE)
 DECODERS = ("h264", "hevc", "av1", "h264_cuvid", "hevc_cuvid")  # FFmpeg's names; cuvid is NVDEC
@@ -89,10 +90,11 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
             if library := missing_library(provider):
                 missing[provider] = library
     ran, failed = {}, {}
-    for provider in ("cpu", "cuda", "tensorrt") if onnxruntime else ():
+    for provider in ("cpu", "openvino", "cuda", "tensorrt") if onnxruntime else ():
         about = (available, no_gpu, missing.get(provider), cuda, cuda_of_onnxruntime())
         untried = provider == "tensorrt" and asked != "tensorrt"
-        if untried or (provider != "cpu" and obstacle(provider, *about)):
+        on_gpu = provider in ("cuda", "tensorrt")
+        if untried or (on_gpu and obstacle(provider, *about)) or (provider == "openvino" and openvino_obstacle()):
             continue
         try:
             options = gpu if provider == asked else GpuOptions(device=gpu.device)
@@ -100,7 +102,7 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
         except (ValueError, OSError) as error:
             failed[provider] = str(error)
     tested = None
-    if seconds > 0 and not (asked in ("cuda", "tensorrt") and asked not in ran) and "cpu" in ran:
+    if seconds > 0 and not (asked != "auto" and asked not in ran) and "cpu" in ran:
         tested = self_test(asked, gpu, seconds=seconds)
     return Facts(
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

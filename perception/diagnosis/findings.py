@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from perception.compiled import INSTALL
 from perception.diagnosis.facts import Facts
 from perception.faults import known_faults, version_tuple
 from perception.libraries import obstacle
@@ -32,7 +33,10 @@ def works(facts: Facts, provider: str) -> tuple[str, str] | None:
     """(why `provider` does not run, what mends it); None if it was started, or nothing speaks against it."""
     if facts.broken:
         return f"ONNX Runtime is missing or broken ({facts.broken})", REINSTALL
-    if provider != "cpu":
+    if provider == "openvino":
+        if "openvino" not in facts.packages:
+            return "it is not installed", INSTALL
+    elif provider != "cpu":
         found = obstacle(
             provider, facts.available, facts.no_gpu, facts.missing.get(provider),
             facts.cuda_of_driver, facts.cuda_of_ort,
@@ -50,12 +54,12 @@ def findings(facts: Facts, asked: Provider, gpu: GpuOptions) -> list[Finding]:
 
 
 def _providers(facts: Facts, asked: Provider) -> Iterator[Finding]:
-    for provider in ("cpu", "cuda", "tensorrt"):
+    for provider in ("cpu", "openvino", "cuda", "tensorrt"):
         if (reason := works(facts, provider)) is None:
             continue
         if provider == asked or (provider == "cpu" and asked == "auto"):
             yield Finding("error", f"{LABELS[provider]} can not run: {reason[0]}", reason[1])
-        elif facts.gpus:  # a GPU that lies idle is worth a word; none at all is not
+        elif facts.gpus and provider != "openvino":  # a GPU that lies idle is worth a word; none at all is not
             level: Literal["warning", "note"] = "warning" if provider == "cuda" else "note"
             yield Finding(level, f"{LABELS[provider]} can not run: {reason[0]}", reason[1])
 
