@@ -47,7 +47,7 @@ def test_ours_runs_and_what_fails_is_named(
     assert about["ours"]["boxes_a_frame"] == 1 and about["ours"]["ours_faster"]["median"] == 1
     assert about["ours"]["cpu_ms_a_frame"] >= 0 and about["ours"]["peak_mb"] > 30
     ms = found["rows"]["ours: loop"]["rounds"]
-    assert len(ms) == 2 and about["ours"]["fps"] == pytest.approx(1e3 / np.median(ms), rel=1e-3)
+    assert len(ms) == 2 and about["ours"]["fps"] == pytest.approx(1e3 / np.median(ms), abs=0.006)
     shown = capsys.readouterr().out
     assert "- YOLO26n: not measured: ultralytics: its packages" in shown and "| ours | boxes, scene" in shown
 

@@ -206,3 +206,38 @@ def test_scenes_have_as_many_tracks_as_they_say() -> None:
 
     costs = of_objects(ScalingConfig(objects=(1, 64), frames=2))
     assert costs["tracker"][64]() > 0  # it raises where objects are not all followed
+
+
+def test_the_page_joins_speed_and_accuracy(tmp_path: Path) -> None:
+    facts = {"does": "boxes", "weights": "trained", "input": "x", "licence": "MIT", "note": "", "cpu_ms_a_frame": 9.0}
+    facts |= {"peak_mb": 100.0, "boxes_a_frame": 2.0}
+    faster = {"median": 2.5, "range": [2.0, 3.0]}
+    systems = {
+        "ours": {**facts, "fps": 20.0, "ours_faster": {"median": 1.0, "range": [1.0, 1.0]}},
+        "YOLOX-nano": {**facts, "fps": 8.0, "ours_faster": faster},
+        "RF-DETR Nano": {**facts, "failed": "no network"},
+    }
+    rows = {f"{name}: {part}": row("ms", [50.0, 60]) for name in systems for part in ("model", "frames", "loop")}
+    share = {"vehicle": {"AP50": 0.5}}
+    datasets = [{"dataset": "toy", "split": "val", "images": 3, "systems": {"drive-t": share, "yolox_nano": share}}]
+    curves = {"tracker": {"of": "objects", "unit": "ms", "exponent": 0.5, "range": [0.4, 0.6]}}
+    curves["tracker"] |= {"sizes": [4, 64], "costs": [0.1, 0.4]}
+    quiet = {"warnings": []}
+    for found in (
+        result("peers", {"threads": 2}, rows, {"warnings": ["steal"]}, systems=systems, targets={}),
+        result("accuracy", {}, {"toy": row("share", [0.5], "higher")}, quiet, datasets=datasets),
+        result("scaling", {}, {"tracker, 4 objects": row("ms", [0.1])}, quiet, curves=curves),
+    ):
+        (tmp_path / f"{found['benchmark']}.json").write_text(json.dumps(found))
+    older = result("peers", {"threads": 2}, rows, quiet, systems={}, targets={})
+    (tmp_path / "z_older.json").write_text(json.dumps({**older, "date": "2001-01-01T00:00:00Z"}))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
+    assert report.main(["--results", str(tmp_path), "--readme", str(readme)]) == 0
+    table = readme.read_text()
+    assert table.index("| ours |") < table.index("| YOLOX-nano |") and "RF-DETR" not in table
+    assert "| YOLOX-nano | boxes | 8.0 | 2.50 | 9 | 100 | MIT |" in table and "noisy" in table
+    page = (tmp_path / "REPORT.md").read_text()
+    assert "RF-DETR Nano: not measured: no network" in page and "**Noisy machine:** steal." in page
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {"peers.png", "pareto.png", "scaling.png"} and all(f"({name})" in page for name in pictures)
