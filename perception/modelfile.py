@@ -126,7 +126,8 @@ def message(
 ) -> Iterator[tuple[int, Any]]:
     """(number, value) of the fields that `kinds` names, {number: wire type}; others are skipped.
 
-    Raises ValueError for one of another wire type, and for one of `once` that is there again: protobuf would merge them.
+    Raises ValueError for one of another wire type, and for one of `once` that is there again: protobuf would merge the
+    two.
     """
     seen = set()
     for number, wire, value in fields(data):
