@@ -9,6 +9,7 @@ and the rest still runs. The last line is JSON: how many were read, how many ref
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import subprocess
@@ -145,7 +146,7 @@ def mutated_json(content: bytes, rng: random.Random) -> bytes:
             case 2:
                 node[key] = [json.loads(json.dumps(node[key]))]
             case _:
-                node[key] = rng.choice(NASTY)
+                node[key] = copy.deepcopy(rng.choice(NASTY))
     return json.dumps(whole).encode()
 
 
