@@ -81,7 +81,14 @@ class Camera:
                 f"{path}: expected a camera file of schema {SCHEMA}; make one: python -m perception.calibrate IMAGES"
             )
         known = {field.name for field in fields(cls)}
-        return from_json(cls, {name: value for name, value in values.items() if name in known}, f"{path}: not a camera")
+        camera = from_json(
+            cls, {name: value for name, value in values.items() if name in known}, f"{path}: not a camera"
+        )
+        try:
+            camera.straight  # noqa: B018 (it is kept)
+        except (ValueError, cv2.error):
+            raise ValueError(f"{path}: not a camera: its distortion can't be taken out; calibrate again") from None
+        return camera
 
     def save(self, path: str | Path) -> None:
         """Write the camera file. Raises OSError if that is not possible."""

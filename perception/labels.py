@@ -141,7 +141,7 @@ class DatasetLabels:
             return cls(data["name"], data["licence"], data.get("source", ""), boxes, masks)
         except KeyError as error:
             raise ValueError(f"dataset.json of {data.get('name', '?')}: missing key {error}") from None
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"dataset.json of {data.get('name', '?')}: not of the expected form ({error})") from None
 
     def own_space(self) -> DatasetLabels:

@@ -8,9 +8,9 @@ walked here, without the `onnx` package, which the base install lacks, and refus
 - a constant is not as long as its shape says, or a message is cut, oversized or of another kind than expected;
 - it lies beside a SHA256SUMS (in the format of sha256sum) that names it with another sum.
 
-Field numbers are those of onnx/onnx.proto, https://onnx.ai/onnx/api/classes.html. A sum guards against damage and
-mix-ups; whoever can replace the model can replace the sum as well. A file that passes still decides what is computed, and so how much
-memory and time a frame takes: run files of strangers where that does no harm.
+Field numbers are those of onnx/onnx.proto in https://github.com/onnx/onnx. A sum guards against damage and mix-ups;
+whoever can replace the model can replace the sum as well. A file that passes still decides what is computed, and so how
+much memory and time a frame takes: run files of strangers where that does no harm.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def message(
 ) -> Iterator[tuple[int, Any]]:
     """(number, value) of the fields that `kinds` names, {number: wire type}; others are skipped.
 
-    Raises ValueError for one of another wire type, and for one of `once` that comes again: protobuf would merge them.
+    Raises ValueError for one of another wire type, and for one of `once` that is there again: protobuf would merge the
+    two.
     """
     seen = set()
     for number, wire, value in fields(data):

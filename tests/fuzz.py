@@ -9,6 +9,7 @@ and the rest still runs. The last line is JSON: how many were read, how many ref
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY = 8 * 2**30  # bytes of address space for the readers, where the platform can limit it
+START_S = 600  # a reader may take that long to start: torch is imported
 NASTY: tuple[Any, ...] = (
     None, True, -1, 0, 0.5, 3, 2**31, 2**63, 10**400, float("nan"), float("inf"), 1e300, "", "x", "x" * 5000, "../../x",
     "/x", "a\x00b", "\ud800", [], [[]], {}, {"x": {}}, [None], [1e300, 2], ["x", 1], [0] * 50,
@@ -144,7 +146,7 @@ def mutated_json(content: bytes, rng: random.Random) -> bytes:
             case 2:
                 node[key] = [json.loads(json.dumps(node[key]))]
             case _:
-                node[key] = rng.choice(NASTY)
+                node[key] = copy.deepcopy(rng.choice(NASTY))
     return json.dumps(whole).encode()
 
 
@@ -183,7 +185,7 @@ def work(kind: str, path: Path, seed: int, first: int, count: int) -> None:
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 outcome = f"{type(error).__name__}: {str(error)[:200]} ({Path(where.filename).name}:{where.lineno})"
-            print(f"< {i} {' '.join(outcome.split())}", flush=True)
+            print(ascii(f"< {i} {' '.join(outcome.split())}")[1:-1], flush=True)
     finally:
         path.write_bytes(content)
 
@@ -203,7 +205,7 @@ def campaign(kind: str, path: Path, seed: int, count: int, limit_s: float = 60.0
                 [*command, "--first", str(first)], stdout=subprocess.PIPE, stderr=errors, text=True,
                 cwd=Path(__file__).parents[1],
             )  # fmt: skip
-            heard = [time.monotonic()]
+            heard = [time.monotonic() + START_S]
             done = threading.Event()
             hung: list[bool] = []
 
@@ -230,6 +232,7 @@ def campaign(kind: str, path: Path, seed: int, count: int, limit_s: float = 60.0
                     if outcome not in ("read", "refused"):
                         wrong[int(number)] = outcome
             code = process.wait()
+            process.stdout.close()
             done.set()
             watcher.join()
             if begun is not None:

@@ -47,8 +47,8 @@ class AugmentConfig:
                 raise ValueError(f"--augment.{name} must be in 0..1, but got {share}")
 
     @classmethod
-    def from_json(cls, saved: Any, where: str) -> AugmentConfig:
-        """The options in a run's config.json; `where` is for messages. Raises ValueError for those of older versions."""
+    def from_json(cls, saved: Any, where: str = "augment") -> AugmentConfig:
+        """The options in a run's config.json. Raises ValueError for those of an older version."""
         if isinstance(saved, dict) and (old := sorted({"colour", "degrade", "weather"} & set(saved))):
             raise ValueError(
                 f"the run was started before there were policies (its augmentation has {old[0]!r}) and can't go on "
