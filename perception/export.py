@@ -36,6 +36,7 @@ from perception.network.boxes import BranchName
 from perception.network.network import Network
 from perception.parity import Parity, compare
 from perception.precision.convert import convert
+from perception.precision.denormals import raise_weights
 from perception.tensors import tensor_from_frame
 from perception.training.checkpoint import load_network, metadata, revision
 
@@ -144,6 +145,7 @@ def export(
             node.ClearField("doc_string")
             del node.metadata_props[:]  # stack traces of the exporter, with paths of this machine
         del model.graph.value_info[:]
+        raise_weights(model.graph)
         if halve:
             store_as_half(model.graph)
         onnx.checker.check_model(model)

@@ -17,6 +17,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from perception.engine import METADATA_KEY, Metadata
+from perception.precision.denormals import raise_weights
 
 __all__ = ["Layer", "about", "layers_of", "linked", "open_fp32", "replace_nodes", "set_about"]
 
@@ -66,7 +67,7 @@ def set_about(model: ModelProto, metadata: Metadata, precision: Mapping[str, Any
 
 
 def open_fp32(path: Path) -> ModelProto:
-    """Read an exported file: weights that are stored as fp16 are widened, batch norms folded into convolutions.
+    """Read an exported file: fp16-stored weights are widened, batch norms folded, attention freed of denormals.
 
     Raises ValueError if it is not a file of ours, or no longer fp32.
     """
@@ -81,6 +82,7 @@ def open_fp32(path: Path) -> ModelProto:
         raise ValueError(f"{path} is {kind} already; start from the fp32 file that it was made of")
     widen(model)
     fold_norms(model)
+    raise_weights(model.graph)
     return onnx.shape_inference.infer_shapes(model)
 
 
