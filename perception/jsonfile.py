@@ -74,7 +74,7 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if len(kinds) == len(value):
             return tuple(_converted(item, kind, where) for item, kind in zip(value, kinds, strict=True))
     elif origin in (dict, Mapping) and isinstance(value, dict):
-        return {key: _converted(item, inner[1], where) for key, item in value.items()}
+        return {key: _converted(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     elif is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_json(hint, value, where)
     elif hint is float and type(value) in (int, float):

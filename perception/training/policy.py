@@ -19,7 +19,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from perception.jsonfile import from_json, read_json
+from perception.jsonfile import read_json
 from perception.training.weather import Painter, dirt, fog, glare, grain, night, rain, shadow, snow
 
 __all__ = ["GROUPS", "OPS", "POLICIES", "Policy", "load_policy", "photometric", "save_policy"]
@@ -155,7 +155,12 @@ def load_policy(name: str) -> Policy:
     if not isinstance(data, dict) or not {"name", "weights"} <= set(data) <= set(allowed):
         found = ", ".join(data) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path} is not a policy: expected the keys {', '.join(allowed)}, but got {found}")
-    return from_json(Policy, data, f"{path} is not a policy")
+    if not isinstance(data["weights"], dict) or not isinstance(data["name"], str):
+        raise ValueError(f"{path} is not a policy: name must be a text, and weights an object, op: share of samples")
+    try:
+        return Policy(**data)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a policy: {error}") from None
 
 
 def save_policy(policy: Policy, path: Path) -> None:
