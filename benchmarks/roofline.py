@@ -47,7 +47,7 @@ class Work:
     def of(cls, path: Path) -> Work:
         """Count a file. Raises ValueError if it is not an ONNX model."""
         try:
-            model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+            model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True)
         except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             raise ValueError(f"{path}: its shapes can't be inferred ({error})") from None
         except Exception as error:  # protobuf has an exception of its own for what is no model

@@ -78,7 +78,7 @@ def stages_of(path: Path) -> Callable[[Sequence[np.ndarray]], list[dict[str, np.
     """The answers of a file together with the stages that are still in its graph."""
 
     def answers(images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
         for name in [name for node in model.graph.node for name in node.output if name.startswith("stage_")]:
             model.graph.output.append(onnx.ValueInfoProto(name=name))
         return responses(model, images)
@@ -113,7 +113,7 @@ def forms_of(config: ParityReportConfig) -> list[Form]:
         forms.append(Form(f"ONNX {kind}, {path.name}", engine, stages_of(path), path))
     for provider in ("cuda", "tensorrt"):
         try:
-            engine = Engine(config.models[0], provider)  # type: ignore[arg-type]
+            engine = Engine(config.models[0], provider)
         except ValueError as error:
             forms.append(Form(f"ONNX {provider}", None, figures={"absent": f"not present here: {error}"}))
         else:

@@ -62,10 +62,8 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
     if gpu.cuda_graph and provider not in ("cuda", "tensorrt"):
         raise ValueError(f"gpu.cuda_graph is for provider cuda or tensorrt, but got {provider}")
     if provider == "openvino":
-        if missing := openvino_obstacle():
-            raise ProviderError(
-                f"provider openvino can not run here: {missing[0]}; {missing[1]}; or use --provider cpu"
-            )
+        if obstacle := openvino_obstacle():
+            raise ProviderError(f"provider openvino can not run here: {'; '.join(obstacle)}; or use --provider cpu")
         facts = _session(path, [(ORT_NAMES["cpu"], {})], 1, optimise=False)  # only to read what the file is
         return Started(facts, "openvino", "as asked for", False)
     if provider != "auto":

@@ -230,7 +230,7 @@ def test_models_that_are_not_ours_are_refused(
     other_size = json.loads(tiny_metadata.to_json())
     other_size["input"]["height"] = 128
     assert "128" in refused(str(drive), model=make_tiny_model(metadata=json.dumps(other_size)))
-    assert "not an ONNX model" in refused(str(drive), model=drive)
+    assert "not a model that may be loaded" in refused(str(drive), model=drive)
 
 
 def test_options_that_can_not_be_are_refused(refused: Callable[..., str], drive: Path) -> None:

@@ -72,7 +72,7 @@ def open_fp32(path: Path) -> ModelProto:
     Raises ValueError if it is not a file of ours, or no longer fp32.
     """
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
         metadata = about(model)
     except OSError:
         raise
