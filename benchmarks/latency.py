@@ -171,7 +171,9 @@ def candidates(config: LatencyConfig) -> tuple[list[Candidate], dict[str, dict[s
         work.setdefault(path, Work.of(path))
         for batch in (engine.batch,) if engine.batch else config.batch:
             parts = [path.stem, engine.provider]
-            parts += [f"{threads or 'all'} threads"] * (engine.provider == "cpu") + [f"batch {batch}"] * (batch > 1)
+            parts += [f"{threads or 'all'} threads"] * (engine.provider in ("cpu", "openvino")) + [f"batch {batch}"] * (
+                batch > 1
+            )
             name = ", ".join(parts)
             if name in about:
                 raise ValueError(f"two candidates are both {name!r}; name each file and provider once")

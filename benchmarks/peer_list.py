@@ -52,6 +52,15 @@ SYSTEMS: Mapping[str, Peer] = {
         own_loop=True,
         note="loop: perception.live with records and without video; frames: perception.Model and its tracker",
     ),
+    "ours, OpenVINO": Peer(
+        kind="ours",
+        does="boxes, scene, lanes and area, tracks",
+        licence="Apache-2.0",
+        weights="trained",
+        own_loop=True,
+        options={"provider": "openvino"},
+        note="as ours, with --provider openvino",
+    ),
     "YOLO26n": Peer(
         kind="yolo",
         does="boxes",

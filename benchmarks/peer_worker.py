@@ -65,11 +65,11 @@ class Ours(System):
         from perception.model import load
         from perception.tracks import Tracker
 
-        self.model_ = load(options.get("file"), "cpu", threads=options["threads"])
+        self.model_ = load(options.get("file"), options.get("provider", "cpu"), threads=options["threads"])
         self.tensor, names = self.model_.buffer(), self.model_.engine.metadata.box_names
         self.tracker, self.at = Tracker(box_names=names), itertools.count()
         self.frame(frame)
-        self.about = f"input {self.model_.engine.input_hw}, ONNX Runtime"
+        self.about = f"input {self.model_.engine.input_hw}, {self.model_.provider_reason}"
 
     def model(self) -> object:
         return self.model_.engine.run(self.tensor)
