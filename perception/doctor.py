@@ -21,7 +21,7 @@ from perception.cli import run
 from perception.diagnosis.facts import Facts, collect
 from perception.diagnosis.findings import Finding, findings, works
 from perception.diagnosis.selftest import EXPECTATION, SECONDS, renew
-from perception.providers import LABELS, GpuOptions, Provider
+from perception.execution.providers import LABELS, GpuOptions, Provider
 
 __all__ = ["DoctorConfig", "main", "text"]
 

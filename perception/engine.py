@@ -17,11 +17,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from perception.binding import Bound, OneThread, plain
-from perception.compiled import Compiled
-from perception.modelfile import check_metadata, check_model_file
-from perception.providers import LABELS, GpuOptions, Provider
-from perception.session import start
+from perception.execution.binding import Bound, OneThread, plain
+from perception.execution.compiled import Compiled
+from perception.execution.modelfile import check_metadata, check_model_file
+from perception.execution.providers import LABELS, GpuOptions, Provider
+from perception.execution.session import start
 
 __all__ = ["METADATA_KEY", "SCHEMA", "Engine", "Metadata", "Provider"]
 

@@ -34,13 +34,13 @@ from perception.camera import Camera
 from perception.cameras import camera_names, every_of, newest_of
 from perception.cli import run
 from perception.engine import Provider
+from perception.execution.providers import GpuOptions
 from perception.frames import FrameSource, open_source
 from perception.livestream import GIVE_UP_S
 from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import Arrival
 from perception.outputs.choice import Output, require_extras
 from perception.pipeline import pipeline
-from perception.providers import GpuOptions
 from perception.sinks import MANY_CAMERAS, Sink, close_sinks, open_sinks
 from perception.stages import ROOM, Passage, Stages, arrived
 from perception.tally import Tally

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from perception.engine import Engine, Metadata, Provider
-from perception.providers import GpuOptions
+from perception.execution.providers import GpuOptions
 from perception.structures import Detections, Letterbox, Result
 from perception.tensors import boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
 

@@ -1,4 +1,4 @@
-"""perception.binding: buffers answer like plain arrays, bit for bit, and an answer is never written over."""
+"""perception.execution.binding: buffers answer like plain arrays, bit for bit, and an answer is never written over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from perception.binding import Bound, OneThread, plain
+from perception.execution.binding import Bound, OneThread, plain
 
 OUTPUTS = ["boxes", "scene", "drive"]
 

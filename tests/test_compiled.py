@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception import compiled, session
 from perception.engine import Engine
+from perception.execution import compiled, session
 from perception.model import load
 
 

@@ -15,9 +15,9 @@ from perception.diagnosis import selftest
 from perception.diagnosis.facts import Facts
 from perception.diagnosis.findings import Finding, findings
 from perception.diagnosis.selftest import Answer, SelfTest, differences, drawn_road, expectation, renew
-from perception.libraries import Gpu
+from perception.execution.libraries import Gpu
+from perception.execution.providers import GpuOptions, file_sha256
 from perception.model import BUNDLED_MODEL
-from perception.providers import GpuOptions, file_sha256
 
 AVAILABLE = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 PLAIN = Facts(  # a machine without a GPU, as the base install is on it

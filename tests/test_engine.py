@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from perception import libraries, session
 from perception.engine import Engine, Metadata
-from perception.providers import ORT_NAMES
+from perception.execution import libraries, session
+from perception.execution.providers import ORT_NAMES
 
 
 def image(hw: tuple[int, int] = (64, 96), **areas: tuple[slice, slice]) -> np.ndarray:

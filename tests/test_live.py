@@ -20,7 +20,7 @@ import pytest
 
 from perception.camera import Camera
 from perception.engine import Metadata
-from perception.libraries import why_not
+from perception.execution.libraries import why_not
 from perception.live import main
 from perception.model import BUNDLED_MODEL
 from perception.records import read_records

@@ -1,4 +1,4 @@
-"""perception.modelfile: what may not be handed to ONNX Runtime is refused before, in one line that names the file."""
+"""perception.execution.modelfile: what ONNX Runtime may not get is refused before, in one line that names the file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from fuzz import campaign
 from onnx import TensorProto, helper, numpy_helper
 
-from perception import live, modelfile
+from perception import live
 from perception.engine import Engine, Metadata
+from perception.execution import modelfile
 from perception.model import BUNDLED_MODEL
 from perception.network.tokens import read_weights
 

@@ -1,4 +1,4 @@
-"""perception.providers, faults, waiting: what is asked of ONNX Runtime and what is made of its answers."""
+"""perception.execution.providers, faults, waiting: what is asked of ONNX Runtime and what is made of its answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from perception import libraries
-from perception.faults import FAULTS, known_faults, version_tuple
-from perception.libraries import remedy
-from perception.providers import GpuOptions, Node, engine_folder, graph_obstacle, left_out, provider_list
-from perception.waiting import waiting
+from perception.execution import libraries
+from perception.execution.faults import FAULTS, known_faults, version_tuple
+from perception.execution.libraries import remedy
+from perception.execution.providers import GpuOptions, Node, engine_folder, graph_obstacle, left_out, provider_list
+from perception.execution.waiting import waiting
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 EVERYTHING = GpuOptions(device=1, memory_limit_mb=2048, cuda_graph=True, fp16=True)

@@ -1,4 +1,4 @@
-"""perception.session: what a GPU would do, played by the CPU, and what is refused on the way."""
+"""perception.execution.session: what a GPU would do, played by the CPU, and what is refused on the way."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from perception import engine as engine_module
-from perception import session as session_module
-from perception.binding import Bound, OneThread
 from perception.engine import Engine
-from perception.libraries import Gpu
-from perception.providers import GpuOptions, Node
-from perception.session import ProviderError, Started, operators, placement, require_no_fault, start
+from perception.execution import session as session_module
+from perception.execution.binding import Bound, OneThread
+from perception.execution.libraries import Gpu
+from perception.execution.providers import GpuOptions, Node
+from perception.execution.session import ProviderError, Started, operators, placement, require_no_fault, start
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

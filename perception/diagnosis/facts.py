@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from typing import Any, Literal
 
-from perception.compiled import openvino_obstacle
 from perception.diagnosis.selftest import SelfTest, self_test
 from perception.engine import Engine
-from perception.libraries import (
+from perception.execution.compiled import openvino_obstacle
+from perception.execution.libraries import (
     Gpu,
     cuda_driver,
     cuda_of_onnxruntime,
@@ -23,9 +23,9 @@ from perception.libraries import (
     preload,
     tensorrt_version,
 )
+from perception.execution.providers import ORT_NAMES, GpuOptions, Provider
+from perception.execution.session import operators
 from perception.model import BUNDLED_MODEL
-from perception.providers import ORT_NAMES, GpuOptions, Provider
-from perception.session import operators
 
 __all__ = ["DECODERS", "ENCODERS", "Facts", "collect"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from perception.compiled import INSTALL
 from perception.diagnosis.facts import Facts
-from perception.faults import known_faults, version_tuple
-from perception.libraries import obstacle
-from perception.providers import LABELS, ORT_NAMES, GpuOptions, Provider
+from perception.execution.compiled import INSTALL
+from perception.execution.faults import known_faults, version_tuple
+from perception.execution.libraries import obstacle
+from perception.execution.providers import LABELS, ORT_NAMES, GpuOptions, Provider
 
 __all__ = ["Finding", "findings", "works"]
 

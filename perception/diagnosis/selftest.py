@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from perception.engine import Engine
+from perception.execution.providers import GpuOptions, Provider, file_sha256
 from perception.model import BUNDLED_MODEL
-from perception.providers import GpuOptions, Provider, file_sha256
 from perception.tensors import tensor_from_frame
 from perception.timings import Timings
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from perception.modelfile import check_sum
+from perception.execution.modelfile import check_sum
 
 __all__ = ["WEIGHT_SUFFIXES", "Normalize", "Tokens", "fit_position_embedding", "read_weights"]
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from perception.engine import METADATA_KEY, Metadata
-from perception.modelfile import check_model_file
+from perception.execution.modelfile import check_model_file
 from perception.network.network import Network
 from perception.training.checkpoint import network_config
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perception.compiled import openvino_obstacle
-from perception.faults import known_faults
-from perception.libraries import REMEDY, Gpu, cuda_driver, tensorrt_version, why_not
-from perception.providers import (
+from perception.execution.compiled import openvino_obstacle
+from perception.execution.faults import known_faults
+from perception.execution.libraries import REMEDY, Gpu, cuda_driver, tensorrt_version, why_not
+from perception.execution.providers import (
     LABELS,
     ORT_NAMES,
     GpuOptions,
@@ -28,7 +28,7 @@ from perception.providers import (
     node_names,
     provider_list,
 )
-from perception.waiting import waiting
+from perception.execution.waiting import waiting
 
 __all__ = ["ProviderError", "Started", "start"]
 

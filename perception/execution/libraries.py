@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception.providers import LABELS, ORT_NAMES
+from perception.execution.providers import LABELS, ORT_NAMES
 
 __all__ = [
     "REMEDY",
