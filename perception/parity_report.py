@@ -26,6 +26,7 @@ from perception.cli import run as run_cli
 from perception.engine import Engine
 from perception.evaluation.figures import Selection, evaluate
 from perception.evaluation.percent import percent
+from perception.execution.providers import LABELS
 from perception.layout import read_layout
 from perception.model import EngineLike, Model
 from perception.parity import compare
@@ -56,7 +57,7 @@ class ParityReportConfig:
     rounds: int = 50
     """Timed calls of each form."""
     threads: int = 0
-    """CPU threads of ONNX Runtime; 0 = one for each core."""
+    """CPU threads; 0 = one for each core."""
     json: str | None = None
     """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
 
@@ -111,13 +112,14 @@ def forms_of(config: ParityReportConfig) -> list[Form]:
         engine = Engine(path, "cpu", config.threads)
         kind = engine.metadata.config.get("precision", {}).get("kind", "fp32")
         forms.append(Form(f"ONNX {kind}, {path.name}", engine, stages_of(path), path))
-    for provider in ("cuda", "tensorrt"):
+    for provider in ("openvino", "cuda", "tensorrt"):
+        name = f"ONNX on {LABELS[provider]}"
         try:
-            engine = Engine(config.models[0], provider)
+            engine = Engine(config.models[0], provider, config.threads)
         except ValueError as error:
-            forms.append(Form(f"ONNX {provider}", None, figures={"absent": f"not present here: {error}"}))
+            forms.append(Form(name, None, figures={"absent": f"not present here: {error}"}))
         else:
-            forms.append(Form(f"ONNX {provider}", engine, path=config.models[0]))
+            forms.append(Form(name, engine, path=config.models[0]))
     hw = {form.engine.input_hw for form in forms if form.engine}
     if len(hw) > 1:
         raise ValueError(f"all forms must take one input size, but these take {sorted(hw)}")
