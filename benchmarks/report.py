@@ -92,7 +92,7 @@ def peers_page(result: Result, folder: Path) -> list[str]:
     """Bars of the loops, and the table."""
     about = result["figures"]["systems"]
     fps = {name: facts["fps"] for name, facts in about.items() if "fps" in facts}
-    plots.bar_chart(folder / "peers.png", "From video file to answers", fps, "frames a second", ["ours"])
+    plots.bar_chart(folder / "peers.png", "From video file to answers", fps, "frames a second", list(peers.OURS))
     rows = {name: values["rounds"] for name, values in result["rows"].items()}
     notes = [f"- {name}: {facts['note']}" for name, facts in about.items() if facts.get("note") and "fps" in facts]
     return ["## Beside other systems", "", "![Frames a second](peers.png)", "", peers.table(about, rows), "", *notes]
@@ -159,13 +159,14 @@ def readme_table(found: Mapping[str, tuple[Path, Result]]) -> str:
     if "peers" not in found:
         return "Not measured yet: `python benchmarks/peers.py` does it."
     _, result = found["peers"]
-    about = result["figures"]["systems"]
+    about, rows = result["figures"]["systems"], {name: values["rounds"] for name, values in result["rows"].items()}
+    bases = [name for name in peers.OURS if f"{name}: loop" in rows]
     lines = [
         [
             name,
             facts["does"],
             f"{facts['fps']:.1f}",
-            f"{facts['ours_faster']['median']:.2f}" if "ours_faster" in facts else "-",
+            *(f"{times[0]:.2f}" if (times := peers.faster(rows, base, name)) else "-" for base in bases),
             f"{facts['cpu_ms_a_frame']:.0f}",
             f"{facts['peak_mb']:.0f}",
             facts["licence"],
@@ -173,7 +174,8 @@ def readme_table(found: Mapping[str, tuple[Path, Result]]) -> str:
         for name, facts in sorted(about.items(), key=lambda entry: -entry[1].get("fps", 0.0))
         if "fps" in facts
     ]
-    header = ("system", "does", "frames a second", "ours is faster, times", "CPU ms a frame", "peak MB", "licence")
+    ratios = (f"{name} is faster, times" for name in bases)
+    header = ("system", "does", "frames a second", *ratios, "CPU ms a frame", "peak MB", "licence")
     machine = result["machine"]
     noisy = " The machine was noisy: compare the ratios." if result["noise"].get("warnings") else ""
     return (

@@ -1,8 +1,9 @@
 """The engine: a model's input tensor in, its boxes and class maps out, through ONNX Runtime on the GPU or the CPU.
 
 The provider can not lie: what was asked for is compared with what the session really got (see session.py), and a
-missing driver or library is named together with its remedy. Only `auto` may choose the CPU, and `provider_reason` then
-says why. The GPU paths are written against ONNX Runtime's documentation; they have not been run on a GPU.
+missing driver or library is named together with its remedy. Only `auto` may choose the CPU or OpenVINO, and
+`provider_reason` then says why. The GPU paths are written against ONNX Runtime's documentation; they have not been run
+on a GPU.
 
 Legend: B, h, w = batch, height and width of the model's input; K = number of box slots.
 """
@@ -103,7 +104,7 @@ class Engine:
 
         Args:
             path: ONNX file written by `python -m perception.export`.
-            provider: what must run; "auto" takes CUDA where it works, else the CPU.
+            provider: what must run; "auto" takes CUDA where it works, else OpenVINO if it is installed, else the CPU.
             threads: CPU threads inside one operator; 0 = one for each core.
             gpu: how a GPU is used.
 
@@ -131,8 +132,14 @@ class Engine:
         outputs = ["boxes"] * bool(self.metadata.box_names) + list(self.metadata.heads)
         self._run = plain(session, outputs)
         if self.provider == "openvino":
-            self._run = Compiled(self.path, outputs, threads)
-            self.provider_reason += f" ({self._run.description})"
+            try:
+                self._run = compiled = Compiled(self.path, outputs, threads)
+                self.provider_reason += f"; {compiled.description}"
+            except ValueError as error:
+                if provider != "auto":
+                    raise
+                session, self.provider, _, _ = start(self.path, "cpu", threads, gpu)
+                self._run, self.provider_reason = plain(session, outputs), f"CPU: {error}"
         elif self.provider != "cpu" and self.batch:
             self._run = Bound(session, outputs, "cuda", gpu.device)
         self._extra_runs = 2 if cuda_graph else 0  # in which it is recorded

@@ -127,7 +127,7 @@ def load(
 
     Args:
         model: ONNX file written by `python -m perception.export`; None = the bundled one.
-        provider: "auto", "tensorrt", "cuda" or "cpu"; only "auto" may choose.
+        provider: "auto", "tensorrt", "cuda", "openvino" or "cpu"; only "auto" may choose.
         score_threshold: boxes below it are left out.
         threads: CPU threads inside one operator; 0 = one for each core.
         gpu: how a GPU is used.

@@ -49,7 +49,7 @@ class Compiled:
             compiled = core.compile_model(core.read_model(path), "CPU", options)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: OpenVINO can not compile it ({reason}); use --provider cpu") from None
+            raise ValueError(f"{path}: OpenVINO can not compile it ({reason})") from None
         self._request, self._lock = compiled.create_infer_request(), Lock()
         self._outputs = {name: compiled.output(name) for name in outputs}
         arithmetic = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
