@@ -95,7 +95,7 @@ def _providers(facts: Facts) -> list[str]:
         elif provider in facts.ran:
             rows.append((label, "runs" + (f" ({facts.ran[provider]})" if provider != "cpu" else "")))
         else:
-            rows.append((label, "nothing speaks against it; --provider tensorrt tries it"))
+            rows.append((label, f"nothing speaks against it; --provider {provider} tries it"))
     return ["providers", *_rows(rows)]
 
 

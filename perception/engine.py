@@ -1,7 +1,7 @@
 """The engine: a model's input tensor in, its boxes and class maps out, through ONNX Runtime on the GPU or the CPU.
 
 The provider can not lie: what was asked for is compared with what the session really got (see session.py), and a
-missing driver or library is named together with its remedy. Only `auto` may choose the CPU or OpenVINO, and
+missing driver or library is named together with its remedy. Only `auto` may choose the CPU, and
 `provider_reason` then says why. The GPU paths are written against ONNX Runtime's documentation; they have not been run
 on a GPU.
 
@@ -104,7 +104,7 @@ class Engine:
 
         Args:
             path: ONNX file written by `python -m perception.export`.
-            provider: what must run; "auto" takes CUDA where it works, else OpenVINO if it is installed, else the CPU.
+            provider: what must run; "auto" takes CUDA where it works, else the CPU.
             threads: CPU threads inside one operator; 0 = one for each core.
             gpu: how a GPU is used.
 
@@ -132,14 +132,8 @@ class Engine:
         outputs = ["boxes"] * bool(self.metadata.box_names) + list(self.metadata.heads)
         self._run = plain(session, outputs)
         if self.provider == "openvino":
-            try:
-                self._run = compiled = Compiled(self.path, outputs, threads)
-                self.provider_reason += f"; {compiled.description}"
-            except ValueError as error:
-                if provider != "auto":
-                    raise
-                session, self.provider, _, _ = start(self.path, "cpu", threads, gpu)
-                self._run, self.provider_reason = plain(session, outputs), f"CPU: {error}"
+            self._run = Compiled(self.path, outputs, threads)
+            self.provider_reason += f"; {self._run.description}"
         elif self.provider != "cpu" and self.batch:
             self._run = Bound(session, outputs, "cuda", gpu.device)
         self._extra_runs = 2 if cuda_graph else 0  # in which it is recorded

@@ -26,7 +26,7 @@ from perception.cli import run as run_cli
 from perception.engine import Engine
 from perception.evaluation.figures import Selection, evaluate
 from perception.evaluation.percent import percent
-from perception.execution.providers import LABELS
+from perception.execution.providers import LABELS, Provider
 from perception.layout import read_layout
 from perception.model import EngineLike, Model
 from perception.parity import compare
@@ -34,6 +34,9 @@ from perception.precision.search import agreement, responses
 from perception.tensors import tensor_from_frame
 
 __all__ = ["ParityReportConfig", "main"]
+
+
+OTHERS: tuple[Provider, ...] = ("openvino", "cuda", "tensorrt")  # what else may run the first file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,7 @@ def forms_of(config: ParityReportConfig) -> list[Form]:
         engine = Engine(path, "cpu", config.threads)
         kind = engine.metadata.config.get("precision", {}).get("kind", "fp32")
         forms.append(Form(f"ONNX {kind}, {path.name}", engine, stages_of(path), path))
-    for provider in ("openvino", "cuda", "tensorrt"):
+    for provider in OTHERS:
         name = f"ONNX on {LABELS[provider]}"
         try:
             engine = Engine(config.models[0], provider, config.threads)

@@ -66,7 +66,7 @@ class Facts:
 
 
 def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
-    """Look at this machine. TensorRT is tried only if it is asked for: its first start takes minutes.
+    """Look at this machine. TensorRT and OpenVINO are tried only if they are asked for.
 
     Args:
         asked: provider of the self-test.
@@ -92,7 +92,7 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
     ran, failed = {}, {}
     for provider in ("cpu", "openvino", "cuda", "tensorrt") if onnxruntime else ():
         about = (available, no_gpu, missing.get(provider), cuda, cuda_of_onnxruntime())
-        untried = provider == "tensorrt" and asked != "tensorrt"
+        untried = provider in ("tensorrt", "openvino") and asked != provider
         on_gpu = provider in ("cuda", "tensorrt")
         if untried or (on_gpu and obstacle(provider, *about)) or (provider == "openvino" and openvino_obstacle()):
             continue

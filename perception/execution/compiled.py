@@ -3,6 +3,7 @@
 OpenVINO computes in bfloat16 where the CPU has instructions for it (AMX, AVX512-BF16), which ONNX Runtime's CPU
 provider does not, and in float32 elsewhere. What that changes in the answers is measured: see benchmarks/README.md.
 Its wheel brings openvino-telemetry along, for conversion tools; nothing here makes it connect to anyone (a test).
+Keep it out of processes that train: beside torch and its forked workers it has hung and crashed a long run of tests.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Started(NamedTuple):
 
 
 def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Started:
-    """Load `path` on `provider`; "auto" takes CUDA where it works, else OpenVINO where it is installed, else the CPU.
+    """Load `path` on `provider`; "auto" takes CUDA where it works, else the CPU.
 
     Raises:
         ProviderError: the provider asked for can not run this model here.
@@ -64,7 +64,8 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
     if provider == "openvino":
         if obstacle := openvino_obstacle():
             raise ProviderError(f"provider openvino can not run here: {'; '.join(obstacle)}; or use --provider cpu")
-        return _known(path, "as asked for")
+        facts = _session(path, [(ORT_NAMES["cpu"], {})], 1, optimise=False)  # only to tell what the file is
+        return Started(facts, "openvino", "as asked for", False)
     if provider != "auto":
         if provider != "cpu" and (missing := why_not(provider)):
             raise ProviderError(f"provider {provider} can not run here: {missing}; or use --provider cpu")
@@ -75,14 +76,7 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
             return _started(path, "cuda", threads, gpu, "NVIDIA GPU found", strict=False)
         except ProviderError as error:
             missing = str(error)
-    if openvino_obstacle() is None:
-        return _known(path, missing)
     return _started(path, "cpu", threads, gpu, missing, strict=True)
-
-
-def _known(path: Path, reason: str) -> Started:
-    """For OpenVINO: a session of ONNX Runtime that only tells what the file is."""
-    return Started(_session(path, [(ORT_NAMES["cpu"], {})], 1, optimise=False), "openvino", reason, False)
 
 
 def _started(path: Path, provider: str, threads: int, gpu: GpuOptions, reason: str, strict: bool) -> Started:
