@@ -113,7 +113,7 @@ def forms_of(config: ParityReportConfig) -> list[Form]:
         forms.append(Form(f"ONNX {kind}, {path.name}", engine, stages_of(path), path))
     for provider in ("cuda", "tensorrt"):
         try:
-            engine = Engine(config.models[0], provider)  # type: ignore[arg-type]
+            engine = Engine(config.models[0], provider)
         except ValueError as error:
             forms.append(Form(f"ONNX {provider}", None, figures={"absent": f"not present here: {error}"}))
         else:
