@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -226,7 +227,8 @@ def test_report(fp32: Path, tmp_path: Path, images: Path, capsys: pytest.Capture
     first, second = found["ONNX fp32, fp32.onnx"], found["ONNX int8, int8.onnx"]
     assert first["agreement"] == 1.0 and set(first["stages"].values()) == {0.0} and first["speed"] == 1.0
     assert second["stages"]["stage_p16"] > 0 and second["MB"] < first["MB"]
-    assert second["ms"]["p99"] >= second["ms"]["p50"] > 0 and second["peak_memory_MB"] > 20
+    assert second["ms"]["p99"] >= second["ms"]["p50"] > 0
+    assert sys.platform != "linux" or 20 < second["peak_memory_MB"] < 2000
     assert set(second["datasets"]["synthetic"]) == {"AP", "AP50", "scene mIoU", "drive mIoU"}
     text = (out / "parity.md").read_text()
     assert "| ONNX int8, int8.onnx |" in text and "not present here" in text
