@@ -173,7 +173,7 @@ def time_all(forms: Sequence[Form], images: Sequence[np.ndarray], rounds: int) -
 
 
 MEMORY = """
-import resource, sys
+import sys
 import numpy as np
 path, kind = sys.argv[1:]
 if kind == "run":
@@ -185,20 +185,23 @@ else:
     engine = Engine(path, "cpu")
 for _ in range(5):
     engine.run(np.zeros((1, *engine.input_hw, 3), np.uint8))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
 def weigh(form: Form) -> None:
-    """Size of the file, and the peak memory of a process that does nothing but load and run it. None for a GPU's."""
+    """Size of the file, and on Linux the peak memory of a process that does nothing but load and run it.
+
+    It is VmHWM: getrusage's ru_maxrss begins with what the parent process had.
+    """
     assert form.path is not None
     kind = "run" if form.path.is_dir() else "file"
     if kind == "file":
         form.figures["MB"] = form.path.stat().st_size / 1e6
-    if form.answers is not None:
+    if form.answers is not None and sys.platform == "linux":
         command = [sys.executable, "-c", MEMORY, str(form.path), kind]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        form.figures["peak_memory_MB"] = int(done.stdout.split()[-1]) / 1e6
+        form.figures["peak_memory_MB"] = int(done.stdout.split()[-1]) * 1024 / 1e6
 
 
 def judge(form: Form, config: ParityReportConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -130,12 +131,14 @@ def test_blocks_that_change_the_answer_stay_in_float(graph: onnx.ModelProto, ten
     spoilt = next(node for node in graph.graph.node if node.name == quantizable(graph)["masks.scene"][0]).output[0]
     ranges = {name: (-0.001, 0.001) if name == spoilt else r for name, r in measure_ranges(graph, tensors).items()}
     few = {name: nodes for name, nodes in quantizable(graph).items() if name in ("masks.scene", "refine8", "down32")}
+    good = quantize(graph, ranges, [*few["refine8"], *few["down32"]])
+    asked = agreement(responses(graph, tensors), responses(good, tensors))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "measure_ranges", lambda *_: ranges)
         patch.setattr(search, "quantizable", lambda _: few)
-        choice = choose_blocks(graph, tensors, 0.9)
+        choice = choose_blocks(graph, tensors, asked)
     assert choice.kept == ("masks.scene",) and set(choice.quantized) == {"refine8", "down32"}
-    assert choice.agreement >= 0.9 and choice.harm["masks.scene"] > 0.1
+    assert choice.agreement == asked and choice.harm["masks.scene"] == max(choice.harm.values())
     weights = {node.name: node.input[1] for node in choice.model.graph.node if node.op_type == "Conv"}
     for block, nodes in few.items():
         for node in nodes:
@@ -229,7 +232,8 @@ def test_report(
     first, second = found["ONNX fp32, fp32.onnx"], found["ONNX int8, int8.onnx"]
     assert first["agreement"] == 1.0 and set(first["stages"].values()) == {0.0} and first["speed"] == 1.0
     assert second["stages"]["stage_p16"] > 0 and second["MB"] < first["MB"]
-    assert second["ms"]["p99"] >= second["ms"]["p50"] > 0 and second["peak_memory_MB"] > 20
+    assert second["ms"]["p99"] >= second["ms"]["p50"] > 0
+    assert sys.platform != "linux" or 20 < second["peak_memory_MB"] < 2000
     assert set(second["datasets"]["synthetic"]) == {"AP", "AP50", "scene mIoU", "drive mIoU"}
     text = (out / "parity.md").read_text()
     assert "| ONNX int8, int8.onnx |" in text and "not present here" in text
