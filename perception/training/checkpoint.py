@@ -153,10 +153,10 @@ def load_network(run: Path, averaged: bool = True, branch: BranchName | None = N
     """
     checkpoint = latest(run)
     meta = read_meta(checkpoint)
-    config = network_config(meta)
     try:
+        config = network_config(meta)
         network = Network(replace(config, branch=branch) if branch else config)
-    except RuntimeError as error:  # of timm, for a name that it does not know
+    except (ValueError, RuntimeError) as error:  # a RuntimeError is timm's
         raise ValueError(f"{checkpoint} holds a network that can't be built: {error}") from None
     fill(network, checkpoint / ("ema.safetensors" if averaged else "network.safetensors"))
     return network.eval(), meta
