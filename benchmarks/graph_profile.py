@@ -96,9 +96,13 @@ def stage_by_tensor(model: onnx.ModelProto) -> dict[str, str]:
     weights = {tensor.name for tensor in model.graph.initializer} | {
         node.output[0] for node in model.graph.node if node.op_type == "Cast" and "." in node.output[0]
     }
+    constants = {tensor.name for tensor in model.graph.initializer}
     stage: dict[str, str] = {}
     for node in model.graph.node:
         own = next((s for name in node.input if name in weights for s, mark in STAGES if mark in name), None)
+        if own is None and node.input and constants.issuperset(node.input):
+            constants.update(node.output)  # a constant without a telling name belongs to whatever reads it
+            continue
         before = [stage[name] for name in node.input if name in stage]
         for name in node.output:
             stage[name] = own or (before[-1] if before else "input")
@@ -123,9 +127,8 @@ def profile(config: ProfileConfig) -> tuple[list[dict[str, Any]], float]:
     hw = Engine(config.model, "cpu").input_hw
     images = frames_for(config.images, hw)
     stages = stage_by_tensor(onnx.load(config.model, load_external_data=False))
-    by_node = {
-        node.name: stages[node.output[0]] for node in onnx.load(config.model, load_external_data=False).graph.node
-    }
+    graph = onnx.load(config.model, load_external_data=False).graph
+    by_node = {node.name: stages[node.output[0]] for node in graph.node if node.output[0] in stages}
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = config.threads
