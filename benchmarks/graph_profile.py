@@ -13,7 +13,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -23,11 +22,11 @@ import onnx
 import onnxruntime
 import tyro
 
+from benchmarks.roofline import Yardsticks
 from perception.cli import run
 from perception.engine import Engine
-from perception.frames import open_source
+from perception.frames import model_inputs
 from perception.model import BUNDLED_MODEL
-from perception.tensors import tensor_from_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,32 +53,15 @@ def frames_for(source: str | None, hw: tuple[int, int]) -> list[np.ndarray]:
     """Up to eight model inputs (h, w, 3) uint8 RGB."""
     if source is None:
         return [np.random.default_rng(0).integers(0, 256, (*hw, 3)).astype(np.uint8)]
-    with open_source(source) as frames:
-        step = max(1, (frames.frame_count or 8) // 8)
-        return [tensor_from_frame(frame.image, hw)[0] for frame in islice(frames, 0, 8 * step, step)]
+    return model_inputs(source, hw, 8)
 
 
-def peak_gflops(threads: int, size: int = 1024) -> float:
+def peak_gflops(threads: int) -> float:
     """GFLOP/s of a float32 matrix product in ONNX Runtime, the best of ten."""
-    info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["a", "b"], ["c"])],
-        "peak",
-        [info("a", onnx.TensorProto.FLOAT, [size, size])],
-        [info("c", onnx.TensorProto.FLOAT, [size, size])],
-        [onnx.numpy_helper.from_array(np.random.default_rng(0).random((size, size), np.float32), "b")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    a = np.random.default_rng(1).random((size, size), np.float32)
-    times = []
+    stick = Yardsticks(threads)
     for _ in range(10):
-        start = perf_counter()
-        session.run(None, {"a": a})
-        times.append(perf_counter() - start)
-    return 2 * size**3 / min(times) / 1e9
+        stick.measure()
+    return stick.flops_a_second / 1e9
 
 
 STAGES = (  # what a weight's name holds; the first that fits

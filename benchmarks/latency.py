@@ -97,6 +97,7 @@ class Candidate:
     name: str
     engine: Any
     batch: int = 1
+    work: Work | None = None  # what one run of the file is
     samples: dict[str, list[float]] = field(default_factory=dict)  # stage -> ms of every run
     rounds: dict[str, list[float]] = field(default_factory=dict)  # stage -> median ms of every round
     scenarios: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -168,12 +169,12 @@ def candidates(config: LatencyConfig) -> tuple[list[Candidate], dict[str, dict[s
     work: dict[Path, Work] = {}
     for path, provider, threads in product(config.models or (BUNDLED_MODEL,), config.provider, config.threads):
         engine = Engine(path, provider, threads)
-        work.setdefault(path, Work.of(path))
+        if path not in work:
+            work[path] = Work.of(path)
         for batch in (engine.batch,) if engine.batch else config.batch:
             parts = [path.stem, engine.provider]
-            parts += [f"{threads or 'all'} threads"] * (engine.provider in ("cpu", "openvino")) + [f"batch {batch}"] * (
-                batch > 1
-            )
+            parts += [f"{threads or 'all'} threads"] * (engine.provider in ("cpu", "openvino"))
+            parts += [f"batch {batch}"] * (batch > 1)
             name = ", ".join(parts)
             if name in about:
                 raise ValueError(f"two candidates are both {name!r}; name each file and provider once")
@@ -190,7 +191,7 @@ def candidates(config: LatencyConfig) -> tuple[list[Candidate], dict[str, dict[s
                 "file_mb": round(path.stat().st_size / 1e6, 2),
                 **memory(path, provider, threads, batch),
             }
-            found.append(Candidate(name, engine, batch))
+            found.append(Candidate(name, engine, batch, work[path]))
     return found, about
 
 
@@ -281,11 +282,9 @@ def body(config: LatencyConfig) -> dict[str, Any]:
         facts = about[candidate.name]
         stages = {stage: summary(samples) for stage, samples in candidate.samples.items()}
         facts |= {"ms": stages, "scenarios": candidate.scenarios}
-        if candidate.engine.provider == "cpu":
-            path = next(path for path in config.models or (BUNDLED_MODEL,) if path.name == facts["file"])
-            facts["roofline"] = sticks[facts["threads"]].fraction(
-                Work.of(path), stages["inference"]["p50"] / candidate.batch
-            )
+        if candidate.engine.provider == "cpu" and candidate.work:
+            ms = stages["inference"]["p50"] / candidate.batch
+            facts["roofline"] = sticks[facts["threads"]].fraction(candidate.work, ms)
     print(tables(about))
     asked = {name: getattr(config, name) for name in ("runs", "seconds", "rounds", "warmup", "queries", "rate")}
     asked |= {"source": source, "frame_hw": list(frames[0].shape[:2]), "frames": len(frames)}

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from graph_profile import frames_for
 
+from benchmarks.graph_profile import frames_for
 from perception.cli import run
 from perception.engine import Engine
 from perception.model import BUNDLED_MODEL

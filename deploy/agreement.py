@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +15,8 @@ import tyro
 from perception.cli import run
 from perception.demo import demo_source
 from perception.engine import Engine, Provider
-from perception.frames import open_source
+from perception.frames import model_inputs
 from perception.parity import compare
-from perception.tensors import tensor_from_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +43,7 @@ def agreement(config: AgreementConfig) -> dict[str, Any]:
     if truth.input_hw != other.input_hw:
         raise ValueError(f"the files take different inputs, {truth.input_hw} and {other.input_hw}: export one again")
     source = config.source or demo_source()[0]
-    with open_source(source) as frames:
-        step = max(1, (frames.frame_count or config.frames) // config.frames)
-        tensors = [
-            tensor_from_frame(frame.image, truth.input_hw)[0][None]
-            for frame in islice(frames, 0, config.frames * step, step)
-        ]
+    tensors = [image[None] for image in model_inputs(source, truth.input_hw, config.frames)]
     if not tensors:
         raise ValueError(f"{source} has no frame")
     parity = compare([dict(truth.run(t)) for t in tensors], [dict(other.run(t)) for t in tensors])

@@ -16,20 +16,18 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import tyro
 from torch import Tensor, nn
 
 from perception.cli import run as run_cli
 from perception.engine import METADATA_KEY, Engine
-from perception.frames import open_source
+from perception.frames import model_inputs
 from perception.jsonfile import read_object
 from perception.layout import split_weight
 from perception.network.boxes import BranchName
@@ -37,7 +35,7 @@ from perception.network.network import Network
 from perception.parity import Parity, compare
 from perception.precision.convert import convert
 from perception.precision.denormals import raise_weights
-from perception.tensors import tensor_from_frame
+from perception.precision.search import responses
 from perception.training.checkpoint import load_network, metadata, revision
 
 __all__ = ["ExportConfig", "export", "main"]
@@ -135,7 +133,7 @@ def export(
         assert program is not None
         model = program.model_proto
         onnx.save(model, draft)
-        parity = compare(truth, answers(draft, images))  # every stage
+        parity = compare(truth, responses(draft, images))  # every stage
         parity.require()
 
         del model.graph.output[len(heads) :]  # the stages were only for the check
@@ -150,7 +148,7 @@ def export(
             store_as_half(model.graph)
         onnx.checker.check_model(model)
         onnx.save(model, draft)
-        parity = parity.with_final(compare([{k: t[k] for k in heads} for t in truth], answers(draft, images)))
+        parity = parity.with_final(compare([{k: t[k] for k in heads} for t in truth], responses(draft, images)))
         parity.require()
         os.replace(draft, out)
     return parity
@@ -185,13 +183,6 @@ def store_as_half(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def answers(path: Path, images: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """What ONNX Runtime answers on the CPU, one dict of outputs an image."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(None, {"image": image[None]}), strict=True)) for image in images]
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporter's progress and deprecation notes off the terminal."""
@@ -207,10 +198,7 @@ def check_images(config: ExportConfig, hw: tuple[int, int]) -> tuple[list[np.nda
     sources = [config.images] if config.images else val_folders(config.run) if config.run.is_dir() else []
     tensors: list[np.ndarray] = []
     for source in sources:
-        with open_source(source) as frames:
-            wanted = max(1, -(-config.check_frames // len(sources)))
-            step = max(1, (frames.frame_count or wanted) // wanted)
-            tensors += [tensor_from_frame(frame.image, hw)[0] for frame in islice(frames, 0, wanted * step, step)]
+        tensors += model_inputs(source, hw, max(1, -(-config.check_frames // len(sources))))
     if not tensors:
         raise ValueError("no image to check the export on; name some with --images (a folder, glob or video)")
     return tensors[: config.check_frames], ", ".join(sources)

@@ -11,13 +11,17 @@ import glob
 import math
 import re
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from perception.livestream import GIVE_UP_S, LiveStream
 from perception.sources import FrameSource, ImageFiles
+from perception.tensors import tensor_from_frame
 from perception.videofile import VideoFile
 
-__all__ = ["IMAGE_SUFFIXES", "FrameSource", "open_source"]
+__all__ = ["IMAGE_SUFFIXES", "FrameSource", "model_inputs", "open_source"]
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff .ppm .pgm .jp2".split())
 STREAM_SCHEMES = frozenset("rtsp rtsps rtmp http https udp tcp srt rtp".split())
@@ -74,6 +78,13 @@ def open_source(source: str | Path, image_fps: float = NOMINAL_IMAGE_FPS, give_u
             f"{text}: none of the {len(matches)} matches is an image; expected {_suffixes()}; give videos one by one"
         )
     return ImageFiles(text, images, image_fps)
+
+
+def model_inputs(source: str, hw: tuple[int, int], count: int) -> list[np.ndarray]:
+    """Up to `count` frames, spread over the source where its length is known, as (h, w, 3) uint8 RGB of size `hw`."""
+    with open_source(source) as frames:
+        step = max(1, (frames.frame_count or count) // count)
+        return [tensor_from_frame(frame.image, hw)[0] for frame in islice(frames, 0, count * step, step)]
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:

@@ -51,9 +51,7 @@ def from_json(kind: type[Kind], data: Any, where: str) -> Kind:
     values = {name: _converted(value, hints[name], f"{where}: {name}") for name, value in data.items()}
     try:
         return kind(**values)
-    except TypeError as error:  # a key without a default is missing
-        raise ValueError(f"{where}: {error}") from None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # a TypeError: a key without a default is missing
         raise ValueError(f"{where}: {error}") from None
 
 

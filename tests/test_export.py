@@ -88,7 +88,7 @@ def test_the_file_answers_as_torch_does(exported: Path, run: Path, images: Path)
     network, _ = checkpoint.load_network(run)
     export.round_to_half(network)
     image = np.random.default_rng(0).integers(0, 256, (1, *HW, 3)).astype(np.uint8)
-    answer = export.answers(exported, [image[0]])[0]
+    answer = export.responses(exported, [image[0]])[0]
     with torch.inference_mode():
         truth = network.predict(torch.from_numpy(image))
     assert (answer["scene"] == truth["scene"].numpy()).mean() > 0.999
@@ -120,13 +120,13 @@ def test_heads_can_be_left_out(run: Path, images: Path, tmp_path: Path) -> None:
 def test_a_stage_that_differs_deletes_the_file(
     run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    true_answers = export.answers
+    true_responses = export.responses
 
-    def wrong_answers(path: Path, pictures: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        out = true_answers(path, pictures)
+    def wrong_responses(path: Path, pictures: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        out = true_responses(path, pictures)
         return [{k: v * 1.1 if k == "stage_p16" else v for k, v in answer.items()} for answer in out]
 
-    monkeypatch.setattr(export, "answers", wrong_answers)
+    monkeypatch.setattr(export, "responses", wrong_responses)
     assert export.main([str(run), "--out", str(tmp_path / "bad.onnx"), "--images", str(images)]) == 2
     assert "stage_p16 differs from torch by" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -164,7 +164,7 @@ def test_summary_is_json(run: Path, images: Path, tmp_path: Path) -> None:
 
 def test_the_way_back_to_a_network_that_can_be_trained(exported: Path, images: Path) -> None:
     tensors = [tensor_from_frame(np.asarray(cv2.imread(str(path))), HW)[0] for path in sorted(images.iterdir())]
-    expected = export.answers(exported, tensors)
+    expected = export.responses(exported, tensors)
     network = network_from_onnx(exported)
 
     def require_same_answers() -> None:

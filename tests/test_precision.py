@@ -74,7 +74,7 @@ def test_opening_changes_no_answer(fp32: Path, graph: onnx.ModelProto, tensors: 
     types = {tensor.data_type for tensor in graph.graph.initializer}
     assert onnx.TensorProto.FLOAT16 not in types
     assert "BatchNormalization" not in {node.op_type for node in graph.graph.node}
-    assert agreement(export.answers(fp32, tensors), responses(graph, tensors)) > 0.999
+    assert agreement(export.responses(fp32, tensors), responses(graph, tensors)) > 0.999
 
 
 def test_layers_have_the_names_of_their_blocks(graph: onnx.ModelProto) -> None:

@@ -49,10 +49,11 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
         raise ValueError(f"{root} is not a folder; expected a dataset in the common layout (data/<name>/prepare.py)")
     if not (root / "dataset.json").is_file():
         raise ValueError(f"{root} has no dataset.json; data/<name>/prepare.py SOURCE_DIR {root} makes one")
+    saved = read_object(root / "dataset.json")
     try:
-        labels = DatasetLabels.from_json(read_object(root / "dataset.json"))
+        labels = DatasetLabels.from_json(saved)
     except ValueError as error:
-        raise ValueError(str(error) if str(root) in str(error) else f"{root / 'dataset.json'}: {error}") from None
+        raise ValueError(f"{root / 'dataset.json'}: {error}") from None
     labels = labels.own_space() if own_space else labels
     images = root / "images" / split
     paths = [path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]

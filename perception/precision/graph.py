@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from perception.engine import METADATA_KEY, Metadata
 from perception.precision.denormals import raise_weights
 
-__all__ = ["Layer", "about", "layers_of", "linked", "open_fp32", "replace_nodes", "set_about"]
+__all__ = ["Layer", "about", "layers_of", "leading_to", "linked", "open_fp32", "replace_nodes", "set_about"]
 
 PREFIXES = ("network.", "pyramid.", "detail.cnn.", "tokens.", "vit.")
 
@@ -144,11 +144,17 @@ def layers_of(model: ModelProto) -> list[Layer]:
         if (node.op_type == "Conv" or node.op_type == "MatMul") and node.input[1] in weights
     ]
     names = {node.name for node in nodes}
-    followed: set[str] = set()  # tensors from which a layer can still be reached
-    for node in reversed(model.graph.node):
-        if node.name in names or any(name in followed for name in node.output):
-            followed.update(node.input)
+    followed = leading_to(model, names)
     return [Layer(node.name, block_of(node, links, weights), node.output[0] not in followed) for node in nodes]
+
+
+def leading_to(model: ModelProto, nodes: Container[str]) -> set[str]:
+    """The tensors from which a node named in `nodes` can still be reached."""
+    leading: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.name in nodes or any(name in leading for name in node.output):
+            leading.update(node.input)
+    return leading
 
 
 def block_of(node: NodeProto, links: Links, weights: set[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from perception.precision.graph import layers_of, replace_nodes
+from perception.precision.graph import layers_of, leading_to, replace_nodes
 
 __all__ = ["SENSITIVE", "half", "kept_in_fp32"]
 
@@ -25,10 +25,7 @@ def kept_in_fp32(model: ModelProto) -> list[str]:
     for node in model.graph.node:
         if node.name in layers or any(name in touched for name in node.input):
             touched.update(node.output)
-    followed: set[str] = set()  # tensors that lead to a layer
-    for node in reversed(model.graph.node):
-        if node.name in layers or any(name in followed for name in node.output):
-            followed.update(node.input)
+    followed = leading_to(model, layers)
     return [
         node.name
         for node in model.graph.node

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -33,11 +34,12 @@ class Choice:
     harm: Mapping[str, float]  # block -> 1 - agreement when it alone is quantized
 
 
-def responses(model: ModelProto, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """What a graph answers on (h, w, 3) uint8 RGB images, on the CPU."""
+def responses(model: ModelProto | Path, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """What a graph, or a file, answers on (h, w, 3) uint8 RGB images: one dict of outputs an image, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return [dict(zip(names, session.run(names, {"image": image[None]}), strict=True)) for image in images]
 
