@@ -2,9 +2,10 @@
 
     python benchmarks/label_sets.py --data DATA/camvid DATA/idd_lite DATA/kitti ... --out runs/label_sets
 
-Every run has the same network, start, seed, batch size and number of steps. The joint one draws all datasets equally
-often, so it sees each dataset 1/n as often as the run that has it alone. What differs is sharing. An interrupted study
-goes on where it stopped. Figures are of each dataset's val split, in its own label space.
+Every run has the same network, start, seed and batch size, and the joint one draws its n datasets equally often. With
+`--equal steps` it takes as many steps as each of the others, and so sees each dataset 1/n as often; with
+`--equal sight` it takes n times the steps and sees each as often: the work of all the others together, for one model.
+An interrupted study goes on where it stopped. Figures are of each dataset's val split, in its own label space.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from study import figures, trained
 
@@ -32,7 +33,9 @@ class LabelSetsConfig:
     out: Path
     """Folder of the runs."""
     steps: int = 400
-    """Optimiser steps of every run."""
+    """Optimiser steps of every run with one dataset."""
+    equal: Literal["steps", "sight"] = "steps"
+    """What the joint run has in common with them: its steps, or how often it sees each dataset."""
     seeds: tuple[int, ...] = (0,)
     """One joint and one separate training a seed."""
     limit: int | None = 100
@@ -52,14 +55,21 @@ def body(config: LabelSetsConfig) -> dict[str, Any]:
         same = ["--loop.seed", str(seed), *shlex.split(config.options)]
         parts = {folder.name: [folder] for folder in config.data} | {JOINT: list(config.data)}
         for name, folders in parts.items():
-            path = config.out / f"{name}_{seed}"
-            trained(path, config.steps, ["--data", *map(str, folders), *same])
+            joint = name == JOINT and config.equal == "sight"
+            path = config.out / (f"{name}_sight_{seed}" if joint else f"{name}_{seed}")
+            trained(path, config.steps * (len(folders) if joint else 1), ["--data", *map(str, folders), *same])
             for dataset, found in figures(path, folders, "val", config.limit).items():
                 for figure, value in found.items():
                     row = results.setdefault(f"{dataset}: {figure}", {"alone": [], JOINT: []})
                     row[JOINT if name == JOINT else "alone"].append(value)
     print(table(results))
-    about = {"steps": config.steps, "seeds": list(config.seeds), "limit": config.limit, "options": config.options}
+    about = {
+        "steps": config.steps,
+        "equal": config.equal,
+        "seeds": list(config.seeds),
+        "limit": config.limit,
+        "options": config.options,
+    }
     return {"study": "label sets", **about, "revision": revision(), "results": results}
 
 

@@ -4,6 +4,7 @@
         --teacher tf_efficientnet_lite0=CNN.pth --detail-weights CNN.pth --out RUNS
     python benchmarks/ssl_study.py --report                   the table and the plot again, from the stored results
     python benchmarks/ssl_study.py --out RUNS ... --arms mae   one arm again
+    ... --encoders "distil, 3.3 x longer=perception/assets/vit-t-drive.safetensors"   an arm that was pretrained before
 
 Every arm starts from random weights and takes the same number of optimiser steps in pretraining; every fine-tuning run
 takes the same number too. Whatever is in RUNS is not computed again, so an interrupted study goes on where it stopped.
@@ -61,6 +62,10 @@ class SslStudyConfig:
     """Folder of the runs."""
     arms: tuple[str, ...] = tuple(ARMS)
     """Starts that are compared."""
+    encoders: tuple[str, ...] = ()
+    """ARM=FILE: the encoder of an arm that was pretrained before; what it cost stays as stored."""
+    probe: bool = True
+    """Probe the frozen features too."""
     plan: tuple[str, ...] = ("0:0.1:1:none", "0:1:1:none")
     """Fine-tuning runs, DATASET:SHARE:SEEDS:DETAIL each: number in --data, share of labels, seeds, none or detail."""
     hw: tuple[int, int] = (192, 256)
@@ -79,8 +84,10 @@ class SslStudyConfig:
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
 
-def pretrained(config: SslStudyConfig, arm: str) -> tuple[Path | None, dict[str, Any]]:
-    """The encoder of an arm (None: random weights) and what it cost; made if it is not there yet."""
+def pretrained(config: SslStudyConfig, arm: str) -> tuple[Path | None, dict[str, Any] | None]:
+    """The encoder of an arm (None: random weights) and what it cost (None: made before); made if missing."""
+    if given := dict(entry.rsplit("=", 1) for entry in config.encoders).get(arm):
+        return Path(given), None
     encoder: Path | None = None
     cost: dict[str, Any] = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}
     for method, share in ARMS[arm]:
@@ -130,7 +137,8 @@ def finetuned(
 ) -> dict[str, Any]:
     """One fine-tuning run in the dataset's own label space: {"mIoU", "cpu_hours"}. Its weights are not kept."""
     folder, _, split = entry.partition(":")
-    name = f"{Path(folder).name}_{slug(arm)}_{1000 * share:.0f}permille_{seed}_{'detail' if detail else 'none'}"
+    name = f"{Path(folder).name}_{config.steps}_{slug(arm)}_{1000 * share:.0f}permille_{seed}"
+    name += "_detail" if detail else "_none"
     path = config.out / "finetune" / name
 
     def measure() -> dict[str, Any]:
@@ -152,6 +160,7 @@ def finetuned(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"arm": arm, "data": Path(folder).name, "split": split, "share": share, "seed": seed, "detail": detail}
+    about["steps"] = config.steps
     return about | cached(path.with_suffix(".json"), measure)
 
 
@@ -173,7 +182,6 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
         "study": "ssl",
         "vit": config.vit,
         "hw": list(config.hw),
-        "steps": config.steps,
         "lr": config.lr,
         "revision": revision(),
     }
@@ -181,8 +189,9 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
     encoders = {}
     for arm in config.arms:
         encoders[arm], cost = pretrained(config, arm)
-        stored.setdefault("pretraining", {})[arm] = cost
-        for entry in config.data:
+        if cost:
+            stored.setdefault("pretraining", {})[arm] = cost
+        for entry in config.data if config.probe else ():
             found = probed(config, arm, encoders[arm], entry)
             stored.setdefault("probes", {}).setdefault(entry.replace(":", " ").split("/")[-1], {})[arm] = found
         save(config.result, stored)
@@ -200,7 +209,7 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     """What makes a fine-tuning run the same one."""
-    return tuple(row[name] for name in ("arm", "data", "split", "share", "seed", "detail"))
+    return tuple(row[name] for name in ("arm", "data", "split", "share", "seed", "detail", "steps"))
 
 
 def save(path: Path, stored: dict[str, Any]) -> None:
@@ -238,13 +247,16 @@ def pretraining_table(stored: dict[str, Any]) -> list[str]:
 
 
 def finetuning_table(stored: dict[str, Any]) -> list[str]:
-    """Markdown: a row an arm; mIoU by dataset, detail path and share of the labels, mean and deviation over seeds."""
-    groups: dict[tuple[str, bool, float], dict[str, list[float]]] = {}
+    """Markdown: a row an arm; mIoU by dataset, detail path, steps and labels, mean and deviation over seeds."""
+    groups: dict[tuple[str, bool, int, float], dict[str, list[float]]] = {}
     for row in stored.get("runs", []):
-        group = groups.setdefault((f"{row['data']} {row['split']}", row["detail"], row["share"]), {})
+        group = groups.setdefault((f"{row['data']} {row['split']}", row["detail"], row["steps"], row["share"]), {})
         group.setdefault(row["arm"], []).append(row["mIoU"])
     order = sorted(groups)
-    heads = [f"{data}, {100 * share:g} %{', detail path' if detail else ''}" for data, detail, share in order]
+    heads = [
+        f"{data}, {steps} steps, {100 * share:g} %{', detail path' if detail else ''}"
+        for data, detail, steps, share in order
+    ]
     lines = ["| init | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
     for arm in stored["pretraining"]:
         cells = []

@@ -13,9 +13,10 @@ import ssl_plot
 import ssl_study
 
 
-def row(arm: str, share: float, miou: float, seed: int = 0, detail: bool = False) -> dict[str, Any]:
+def row(arm: str, share: float, miou: float, seed: int = 0, detail: bool = False, steps: int = 300) -> dict[str, Any]:
     return {
         "arm": arm, "data": "town", "split": "val", "share": share, "seed": seed, "detail": detail, "mIoU": miou,
+        "steps": steps,
     }  # fmt: skip
 
 
@@ -28,15 +29,17 @@ STORED: dict[str, Any] = {
     "runs": [
         row("random", 0.1, 20.0), row("random", 0.1, 24.0, seed=1), row("random", 0.5, 30.0), row("random", 1.0, 34.0),
         row("distil", 0.1, 30.0), row("distil", 1.0, 40.0), row("distil", 1.0, 44.0, detail=True),
+        row("random", 0.1, 25.0, steps=900),
     ],
 }  # fmt: skip
 
 
 def test_curves_are_means_over_seeds() -> None:
-    found = ssl_plot.curves(STORED, "town", False)
+    found = ssl_plot.curves(STORED, ("town", False, 300))
     assert found["random"] == [(0.1, 22.0), (0.5, 30.0), (1.0, 34.0)]
     assert found["distil"] == [(0.1, 30.0), (1.0, 40.0)]
-    assert ssl_plot.curves(STORED, "town", True) == {}  # one share is no curve
+    assert ssl_plot.curves(STORED, ("town", True, 300)) == {}  # one share is no curve
+    assert ssl_plot.curves(STORED, ("town", False, 900)) == {}  # nor do runs of other lengths belong to it
 
 
 def test_how_many_labels_are_worth_as_much() -> None:
@@ -45,16 +48,19 @@ def test_how_many_labels_are_worth_as_much() -> None:
     assert ssl_plot.share_for(curve, 26.0) == pytest.approx(0.3)
     assert ssl_plot.share_for(curve, 35.0) is None
     assert ssl_plot.equal_labels(STORED) == [
-        "town: 10% of the labels with distil give what 50% give without",
-        "town: 100% of the labels with distil give more (40.0) than 100% give without (34.0)",
+        "town, 300 steps, ViT alone: 10% of the labels with distil give what 50% give without",
+        "town, 300 steps, ViT alone: 100% of the labels with distil give more (40.0) than 100% give without (34.0)",
     ]
 
 
 def test_tables_have_a_row_an_arm() -> None:
     lines = ssl_study.finetuning_table(STORED)
-    assert lines[0] == "| init | town val, 10 % | town val, 50 % | town val, 100 % | town val, 100 %, detail path |"
-    assert lines[2] == "| random | 22.0 +- 2.8 | 30.0 | 34.0 |  |"
-    assert lines[3] == "| distil | 30.0 |  | 40.0 | 44.0 |"
+    assert lines[0] == (
+        "| init | town val, 300 steps, 10 % | town val, 300 steps, 50 % | town val, 300 steps, 100 % "
+        "| town val, 900 steps, 10 % | town val, 300 steps, 100 %, detail path |"
+    )
+    assert lines[2] == "| random | 22.0 +- 2.8 | 30.0 | 34.0 | 25.0 |  |"
+    assert lines[3] == "| distil | 30.0 |  | 40.0 |  | 44.0 |"
     assert ssl_study.pretraining_table(STORED)[3] == "| distil | 600 | 0.20 | 30 | 20.0 | 19.0 |"
 
 
@@ -66,7 +72,9 @@ def test_runs_of_different_shares_and_seeds_have_files_of_their_own(tmp_path: Pa
         for seed in (0, 1):
             for detail in (False, True):
                 ssl_study.finetuned(config, "mae, then distil", None, "town:val", share, seed, detail)
-    assert len(set(made)) == 12
+    longer = ssl_study.SslStudyConfig(out=tmp_path, steps=900)
+    ssl_study.finetuned(longer, "mae, then distil", None, "town:val", 1.0, 0, False)
+    assert len(set(made)) == 13
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
