@@ -42,8 +42,9 @@ class EvaluateConfig:
     """Which images: train, val or test."""
     own_space: bool = False
     """For a model trained with --own-labels: its classes are the dataset's own labels."""
-    provider: Provider = "auto"
-    """What computes an ONNX file. A run directory is always computed by torch on the CPU."""
+    provider: Provider | Literal["torch"] = "auto"
+    """What computes an ONNX file; torch takes the weights out of a file of perception.export, for --calibration of
+    class maps and for --tta. A run directory is always computed by torch on the CPU."""
     branch: BranchName | None = None
     """For a run directory: branch of the box head that answers, instead of the one that the run names."""
     limit: int | None = None
@@ -62,35 +63,43 @@ class EvaluateConfig:
     legacy_batch: int = 24
     """Images in a batch of --legacy: YOLOP and TwinLiteNet+ average over batches."""
     calibration: bool = False
-    """Also say how far scores can be believed. For class maps this needs a run directory."""
+    """Also say how far scores can be believed. For class maps this needs a run directory, or --provider torch."""
     calibration_plot: Path | None = None
     """Draw --calibration as a PNG file."""
     tta: str = ""
-    """Average over views of each image, of a run directory: flip, or with scales, such as flip,0.75,1.25."""
+    """Average over views of each image, with torch: flip, or with scales, such as flip,0.75,1.25."""
     report: Path | None = None
     """Folder for index.html, a page with every figure and the worst frames of each dataset, and for its pictures."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
 
-def open_model(path: Path | None, provider: Provider, branch: BranchName | None = None) -> Model:
-    """The Model of an ONNX file (None = the bundled one), or, through torch, of a run directory.
+def open_model(path: Path | None, provider: Provider | Literal["torch"], branch: BranchName | None = None) -> Model:
+    """The Model of an ONNX file (None = the bundled one), or, through torch, of a run directory or such a file.
 
     Raises ValueError or OSError that says what is wrong with it.
     """
     if path is None or not path.is_dir():
         if branch:
             raise ValueError("--branch is for run directories: an ONNX file has one branch; export it with --branch")
+        if provider == "torch":
+            return torch_model(path or BUNDLED_MODEL)
         return load(path, provider, SCORE_THRESHOLD)
-    if provider != "auto":
+    if provider not in ("auto", "torch"):
         raise ValueError(
             f"{path} is a run directory, computed by torch on the CPU; --provider {provider} is for ONNX files"
         )
+    return torch_model(path, branch)
+
+
+def torch_model(path: Path, branch: BranchName | None = None) -> Model:
+    """A run directory, or the weights of a file of perception.export, in torch. Raises ValueError without torch."""
     try:
         from perception.training.checkpoint import open_run
+        from perception.training.from_onnx import open_onnx
     except ImportError as error:
-        raise ValueError(f"a run directory needs the train extra ({error}); install it or name an ONNX file") from None
-    return Model(open_run(path, branch=branch), SCORE_THRESHOLD)
+        raise ValueError(f"torch needs the train extra ({error}); install it, or name an ONNX file") from None
+    return Model(open_run(path, branch=branch) if path.is_dir() else open_onnx(path), SCORE_THRESHOLD)
 
 
 def extra_of(config: EvaluateConfig) -> Extra:

@@ -165,6 +165,7 @@ def test_the_command_prints_a_table_and_writes_json(model_path, folder, boxes_on
         (["--model", "missing.onnx"], "missing.onnx"),
         (["--data"], "names no dataset"),
         (["--data", "missing"], "missing is not a folder"),
+        (["--provider", "torch"], "no network of ours"),
     ],
 )
 def test_mistakes_are_one_line(model_path, folder, capsys, argv, said):

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from perception import export, load
+from perception import evaluate, export, load
 from perception.network.network import Network, NetworkConfig
 from perception.parity import match
 from perception.tensors import tensor_from_frame
@@ -183,6 +183,17 @@ def test_the_way_back_to_a_network_that_can_be_trained(exported: Path, images: P
         trained = network.train()(many).masks["scene"]
         evaluated = network.eval()(many).masks["scene"]
     assert (trained - evaluated).abs().max() < 0.2 * evaluated.abs().max()
+
+
+def test_a_file_is_evaluated_in_torch_with_probabilities(exported: Path, images: Path) -> None:
+    model = evaluate.open_model(exported, "torch")
+    assert model.engine.metadata == load(exported, provider="cpu").engine.metadata
+    tensor = tensor_from_frame(cv2.imread(str(images / "0.png")), HW)[0][None]
+    outputs, probabilities = model.engine.probabilities(tensor)
+    truth = load(exported, provider="cpu").engine.run(tensor)
+    assert (outputs["scene"] == truth["scene"]).mean() > 0.999
+    assert np.allclose(probabilities["scene"].sum(1), 1, atol=1e-4)
+    assert (probabilities["scene"].argmax(1) == truth["scene"]).mean() > 0.99
 
 
 def test_only_our_files_lead_back(tmp_path: Path, tiny_model: Path) -> None:

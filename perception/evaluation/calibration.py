@@ -181,5 +181,5 @@ def calibration_lines(figures: dict[str, Any]) -> list[str]:
     if boxes and boxes["left_out"]:
         lines.append(f"  left out, because not every instance is labelled: {', '.join(boxes['left_out'])}")
     if figures["masks"] is None:
-        lines.append("  class maps: no probabilities in an ONNX file; name the run directory instead")
+        lines.append("  class maps: no probabilities from an ONNX file; name the run directory or --provider torch")
     return lines

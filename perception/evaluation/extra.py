@@ -125,7 +125,8 @@ def judged_model(model: Model, score_threshold: float, extra: Extra) -> Model:
     if not hasattr(model.engine, "probabilities"):
         if extra.tta:
             raise ValueError(
-                f"--tta {extra.tta} averages probabilities, which an ONNX file does not give; name the run directory"
+                f"--tta {extra.tta} averages probabilities, which an ONNX file does not give; name the run directory, "
+                "or add --provider torch"
             )
         return Model(model.engine, score_threshold)
     if not extra.tta and not extra.calibration:

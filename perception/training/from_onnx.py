@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from perception.engine import METADATA_KEY, Metadata
 from perception.execution.modelfile import check_model_file
 from perception.network.network import Network
-from perception.training.checkpoint import network_config
+from perception.training.checkpoint import TorchEngine, network_config
 
-__all__ = ["network_from_onnx", "settle_norms"]
+__all__ = ["network_from_onnx", "open_onnx", "settle_norms"]
 
 PREFIX = "network."  # export.Stages holds the network under this name
 BRANCHES = ("boxes.one_to_many.", "boxes.one_to_one.")
@@ -33,6 +33,16 @@ def network_from_onnx(path: Path) -> Network:
     It answers like the file. Before it is trained, `settle_norms` has to see some images.
     Raises ValueError if the file is not one of ours, or its graph lacks weights; OSError if there is none.
     """
+    return read(path)[0]
+
+
+def open_onnx(path: Path) -> TorchEngine:
+    """The network in a file of perception.export, ready to predict in torch. Raises what `network_from_onnx` does."""
+    return TorchEngine(*read(path))
+
+
+def read(path: Path) -> tuple[Network, Metadata]:
+    """The network in a file, and what the file says of itself; raises what `network_from_onnx` does."""
     if path.is_file():
         check_model_file(path)
     try:
@@ -42,7 +52,8 @@ def network_from_onnx(path: Path) -> Network:
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in texts:
         raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
-    config = Metadata.from_json(texts[METADATA_KEY]).config
+    about = Metadata.from_json(texts[METADATA_KEY])
+    config = about.config
     if "network" not in config:
         raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
     if kind := config.get("precision", {}).get("kind"):
@@ -66,7 +77,7 @@ def network_from_onnx(path: Path) -> Network:
     if missing := [name for name in own if name not in found and name not in norms]:
         raise ValueError(f"{path} has no weights for {missing[0]} ({len(missing)} are missing); export it anew")
     network.load_state_dict(own | {name: value for name, value in found.items() if name in own})
-    return network
+    return network, about
 
 
 def named_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
