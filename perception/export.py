@@ -51,7 +51,7 @@ class ExportConfig:
     """Export a trained run to ONNX."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of perception.train; for --precision, --hw and --heads also an fp32 file that this command wrote."""
+    """Run directory of perception.train; for --precision, --hw, --heads also an fp32 file that this command wrote."""
     out: Path
     """File to write, FILE.onnx."""
     images: str | None = None

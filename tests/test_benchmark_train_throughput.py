@@ -46,7 +46,9 @@ def test_numbers_of_processes_take_turns(
     asked: list[tuple[int, int]] = []
 
     def torchrun(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append((int(command[command.index("--nproc-per-node") + 1]), int(command[command.index("--threads") + 1])))
+        asked.append(
+            (int(command[command.index("--nproc-per-node") + 1]), int(command[command.index("--threads") + 1]))
+        )
         script = next(i for i, part in enumerate(command) if part.endswith("train_throughput.py"))
         return subprocess.CompletedProcess(command, main(command[script + 1 :]), "", "")
 
@@ -79,8 +81,13 @@ class Stick:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([], "--data"), (["--data", "nowhere"], "nowhere"), (["--data", "x", "--rounds", "0"], "1 or"),
-     (["--data", "x", "--processes", "1", "3"], "multiple of 3"), (["--data", "x", "--processes", "2", "2"], "different")],
+    [
+        ([], "--data"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "x", "--rounds", "0"], "1 or"),
+        (["--data", "x", "--processes", "1", "3"], "multiple of 3"),
+        (["--data", "x", "--processes", "2", "2"], "different"),
+    ],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
