@@ -106,7 +106,7 @@ def exports(model: Path, heights: Sequence[int], folder: Path) -> dict[int, Path
         adopt(network, dict(trained.state_dict()), trained.config)
         heads = (*(["boxes"] if network.boxes is not None else []), *network.masks)
         path = folder / f"{hw[0]}x{hw[1]}.onnx"
-        export(network, heads, metadata(network, {}).to_json(), [tensor_from_frame(image, hw)[0]], path)
+        export(network, heads, metadata(network, {}), [tensor_from_frame(image, hw)[0]], path)
         files[hw[0] * hw[1]] = path
         print(f"exported for input {hw[1]}x{hw[0]}", flush=True)
     return files

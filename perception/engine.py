@@ -36,6 +36,7 @@ class Metadata:
     """What a model file says of itself, in its property METADATA_KEY."""
 
     input_hw: tuple[int, int]  # (height, width) in pixels
+    batch: int = 1  # images in one call
     box_names: tuple[str, ...] = ()  # box classes by id; empty = the model has no boxes
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # segmentation head -> its classes by id
     config: Mapping[str, Any] = field(default_factory=dict)  # of the network and its training, as it was resolved
@@ -57,6 +58,7 @@ class Metadata:
                     raise ValueError(f"input {key} must be {expected}, but is {size[key]!r}; export it again")
             return cls(
                 input_hw=(int(size["height"]), int(size["width"])),
+                batch=int(size.get("batch", 1)),  # older files do not say it
                 box_names=tuple(data["boxes"] or ()),
                 heads={head: tuple(names) for head, names in data["heads"].items()},
                 config=dict(data.get("config", {})),
@@ -75,7 +77,7 @@ class Metadata:
         return json.dumps(
             {
                 "schema": SCHEMA,
-                "input": {"height": height, "width": width, "colour": "RGB", "layout": "NHWC"},
+                "input": {"batch": self.batch, "height": height, "width": width, "colour": "RGB", "layout": "NHWC"},
                 "boxes": list(self.box_names) or None,
                 "heads": {head: list(names) for head, names in self.heads.items()},
                 "config": dict(self.config),
@@ -206,6 +208,8 @@ def _check_graph(session: Any, metadata: Metadata) -> int | None:
         if node.type != dtype or not fits:
             want = str(tuple("any" if size is None else size for size in shape)).replace("'", "")
             raise ValueError(f"by its metadata `{name}` is {want} {dtype}, but in the graph {node.shape} {node.type}")
+        if isinstance(node.shape[0], int) and node.shape[0] != metadata.batch:
+            raise ValueError(f"by its metadata `{name}` has batch {metadata.batch}, but in the graph {node.shape[0]}")
     if not all(isinstance(size, int) for size in found_in["image"].shape[1:]):
         raise ValueError(f"the input size must be fixed, but is {found_in['image'].shape}; export it again")
     batch = found_in["image"].shape[0]
