@@ -102,7 +102,9 @@ def scaling_page(result: Result, folder: Path) -> list[str]:
     """Exponents."""
     curves = result["figures"]["curves"]
     plots.growth(folder / "scaling.png", "How cost grows", curves)
-    return ["## How cost grows", "", "![Growth](scaling.png)", "", scaling.table(curves)]
+    lines = ["## How cost grows", "", "![Growth](scaling.png)", "", scaling.table(curves)]
+    gains = result["figures"].get("gains")
+    return [*lines, "", scaling.gains_table(gains)] if gains else lines
 
 
 def rows_page(title: str) -> Callable[[Result, Path], list[str]]:

@@ -36,7 +36,7 @@ class Choice:
 
 
 def responses(model: ModelProto | Path, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """What a graph, or a file, answers on (h, w, 3) uint8 RGB images: one dict of (1, ...) outputs an image, on the CPU.
+    """What a graph, or a file, answers on (h, w, 3) uint8 RGB images on the CPU: a dict of (1, ...) outputs for each.
 
     A graph for B images in one call gets B that follow each other, beginning again where the last ones are fewer.
     """
