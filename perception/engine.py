@@ -153,7 +153,7 @@ class Engine:
         if tensor.shape != expected or tensor.dtype != np.uint8:
             raise ValueError(
                 f"expected an input {expected} uint8 RGB, but got {tensor.shape} {tensor.dtype}; "
-                "perception.tensors.tensor_from_frame makes it"
+                f"perception.tensors.tensor_from_frame makes {'it' if expected[0] == 1 else 'each of the images'}"
             )
         return self._run(tensor)
 

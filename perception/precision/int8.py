@@ -57,10 +57,11 @@ def measure_ranges(model: ModelProto, images: Sequence[np.ndarray]) -> Ranges:
     ranges = {name: (0.0, 0.0) for name in names}  # zero can always be represented: padding is zero
     for batch in batches(images, session.get_inputs()[0].shape[0]):
         for name, value in zip(names, session.run(names, {"image": batch}), strict=True):
-            flat = value.ravel()[:: max(1, value.size // SAMPLED)]
-            rank = int(TAIL * flat.size)
-            low, high = np.partition(flat, (rank, flat.size - 1 - rank))[[rank, flat.size - 1 - rank]]
-            ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
+            for flat in value.reshape(len(batch), -1):  # image by image
+                flat = flat[:: max(1, flat.size // SAMPLED)]
+                rank = int(TAIL * flat.size)
+                low, high = np.partition(flat, (rank, flat.size - 1 - rank))[[rank, flat.size - 1 - rank]]
+                ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
     return ranges
 
 
