@@ -34,6 +34,7 @@ __all__ = ["Watch", "cpu_seconds", "machine", "markdown", "peak_mb", "reset_peak
 
 SCHEMA = 1
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-gpu", "onnxruntime", "av", "scipy", "torch", "timm")
+VECTOR_UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 STEAL, OTHERS, FREQUENCY, YARDSTICK = 0.02, 0.05, 0.05, 0.10  # from here on a machine counts as noisy
 
 
