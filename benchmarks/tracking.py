@@ -76,6 +76,7 @@ class Seen:
     timestamp_s: float
     ids: np.ndarray  # (N,) int64 truth
     boxes: np.ndarray  # (N, 4) truth, xyxy
+    classes: np.ndarray  # (N,) int64 truth
     detections: Detections
 
 
@@ -103,7 +104,7 @@ def detect(frame: SyntheticFrame, rng: np.random.Generator, blind: float = 0.4, 
     said = np.concatenate([said[found], rng.integers(0, len(BOX_CLASSES), ghosts)])
     real = ((everything[:, 2:] - everything[:, :2]) > 1).all(1)
     detections = Detections(everything[real].astype(np.float32), scores[real].astype(np.float32), said[real])
-    return Seen(frame.image, frame.timestamp_s, frame.track_ids[large], frame.boxes[large], detections)
+    return Seen(frame.image, frame.timestamp_s, frame.track_ids[large], frame.boxes[large], classes, detections)
 
 
 def drive_of(name: str, seed: int, seconds: float) -> list[Seen]:

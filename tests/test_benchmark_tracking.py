@@ -69,7 +69,7 @@ def test_geometry_is_judged_by_what_was_told_and_by_the_truth() -> None:
 
 def test_geometry_to_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "geometry.json"
-    assert geometry.main(["--seeds", "23", "--seconds", "0.8", "--json", str(out)]) == 0
+    assert geometry.main(["--seeds", "23", "--seconds", "1.2", "--json", str(out)]) == 0
     found = read_result(out)
     assert found["rows"]["flat road: distance, 20 to 40 m: median relative error"]["rounds"][0] < 20
     assert geometry.main(["--seeds", "23", "--seconds", "0.1", "--json", str(out)]) == 2
