@@ -367,7 +367,7 @@ def body(config: AppearanceConfig) -> dict[str, Any]:
             for measure, figures in found.items():
                 rows[f"{name}, {gap} frames: {measure}: AUC"] = row("%", [100 * figures["AUC"]], "higher")
         late, same, _ = pairs_of(tuned, GAPS[-1])
-        best = max((how for how in late if how.split(",")[0] in DEEP), key=lambda how: auc(late[how], same))  # noqa: B023
+        best = max((how for how in late if how.split(",")[0] in DEEP), key=lambda how: auc(late[how], same))
         follows = {how: tracked(judged, tuned, how) for how in (best, "colour histogram")}
         for how, found in follows.items():
             for which in ("plain", "chosen"):
