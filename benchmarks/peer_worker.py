@@ -92,7 +92,7 @@ class Ours(System):
 
 
 class Yolo(System):
-    """Ultralytics from its YAML with random weights, its own predict loop at its defaults; or that exported to ONNX."""
+    """Ultralytics from its YAML with random weights, its own predict loop at its defaults; or that exported."""
 
     def __init__(self, options: dict[str, Any], frame: np.ndarray) -> None:
         import torch
@@ -100,11 +100,12 @@ class Yolo(System):
 
         name = options["yaml"]
         torch.manual_seed(0)
-        if options.get("onnx"):
-            target = Path(options["folder"]) / f"{Path(name).stem}.onnx"
+        if exported := options.get("export", ""):
+            ending = {"onnx": ".onnx", "openvino": "_openvino_model"}[exported]
+            target = Path(options["folder"]) / f"{Path(name).stem}{ending}"
             if not target.exists():
                 os.chdir(options["folder"])
-                Path(YOLO(name).export(format="onnx")).replace(target)
+                Path(YOLO(name).export(format=exported)).replace(target)
             self.yolo = YOLO(str(target), task="detect")
         else:
             self.yolo = YOLO(name)
@@ -112,7 +113,7 @@ class Yolo(System):
         self.yolo.predict(frame, **self.keep)
         self.threads(options["threads"])
         self.input = torch.zeros(1, 3, *self.shape(frame))
-        self.about = f"input {tuple(self.input.shape[2:])}, {'ONNX Runtime' if options.get('onnx') else 'torch'}"
+        self.about = f"input {tuple(self.input.shape[2:])}, {exported or 'torch'}"
         self.model()
 
     def threads(self, count: int) -> None:
@@ -321,13 +322,12 @@ class PicoDet(Torch):
 
 
 class Onnx(System):
-    """YOLOX-nano or NanoDet as benchmarks/accuracy.py runs them, at a threshold of 0.3 instead of 0.001."""
+    """YOLOX-nano or NanoDet of benchmarks/coco_peers.py, at its threshold of 0.3."""
 
     def __init__(self, options: dict[str, Any], frame: np.ndarray) -> None:
-        from benchmarks import accuracy
+        from benchmarks.coco_peers import PEERS
 
-        accuracy.SCORE_THRESHOLD = 0.3
-        self.peer = accuracy.PEERS[options["peer"]](Path(options["file"]), options["threads"])
+        self.peer = PEERS[options["peer"]](Path(options["file"]), options["threads"])
         self.input = np.zeros((1, 3, *self.peer.input_hw), np.float32)
         self.name = self.peer.session.get_inputs()[0].name
         self.about = f"input {self.peer.input_hw}, ONNX Runtime"
@@ -340,7 +340,8 @@ class Onnx(System):
         return len(self.peer(image))
 
 
-KINDS: dict[str, Callable[[dict[str, Any], np.ndarray], System]] = {
+Kinds = dict[str, Callable[[dict[str, Any], np.ndarray], System]]
+KINDS: Kinds = {
     "ours": Ours,
     "yolo": Yolo,
     "ssdlite": SsdLite,
@@ -367,19 +368,20 @@ def work(system: System, frames: np.ndarray, options: dict[str, Any], order: dic
     return {"seconds": time.perf_counter() - begin, "found": round(found / count, 2)}
 
 
-def serve(options: dict[str, Any], orders: Iterator[str], answer: Callable[[dict[str, Any]], None]) -> None:
+def serve(
+    options: dict[str, Any], orders: Iterator[str], answer: Callable[[dict[str, Any]], None], kinds: Kinds = KINDS
+) -> None:
     """Build the system, say so, then answer every line."""
     frames = np.load(options["frames"])
-    system = KINDS[options["kind"]](options, frames[0])
+    system = kinds[options["kind"]](options, frames[0])
     answer({"ready": True, "about": system.about})
     for line in orders:
         answer(work(system, frames, options, json.loads(line)))
 
 
-def main() -> int:
+def main(kinds: Kinds = KINDS) -> int:
     """Standard output is for answers only; whatever a library prints goes to standard error."""
-    options = json.loads(sys.argv[1])
-    pipe = os.fdopen(os.dup(1), "w")
+    options, pipe = json.loads(sys.argv[1]), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
     def answer(values: dict[str, Any]) -> None:
@@ -387,7 +389,7 @@ def main() -> int:
         pipe.flush()
 
     try:
-        serve(options, iter(sys.stdin), answer)
+        serve(options, iter(sys.stdin), answer, kinds)
     except Exception as error:  # whatever a peer's code raises: the others go on
         answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
         raise

@@ -85,16 +85,18 @@ class WorkerError(ValueError):
 
 
 class Worker:
-    """A running peer_worker.py."""
+    """A running peer_worker.py, or another `script` that talks as it does."""
 
-    def __init__(self, python: Path, options: Mapping[str, Any], log: Path) -> None:
+    def __init__(
+        self, python: Path, options: Mapping[str, Any], log: Path, script: str = "peer_worker.py"
+    ) -> None:
         cores, here = options["threads"], Path(__file__).parent
         # none of them shall install, ask the network or write into the home while it is timed
         quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(log.parent)}
         quiet |= {"HF_HUB_OFFLINE": "1", "LIGHTLY_TRAIN_EVENTS_DISABLED": "1"}
         self._log = log.open("w")
         self._process = subprocess.Popen(
-            [str(python), "-P", str(here / "peer_worker.py"), json.dumps(options)],
+            [str(python), "-P", str(here / script), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

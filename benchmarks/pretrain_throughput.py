@@ -6,6 +6,7 @@ The parts take turns in rounds within one process, so that a machine that slows 
 of each round hold. Bare is the ViT alone on tensors in memory: forward, a mean square as loss, backward. A method is
 its whole step with views from its loader: losses, backward, clipping, AdamW. The lessons of the teacher are computed
 before, since a run does so once; masked completion is cheaper than bare because the ViT sees a quarter of the patches.
+One process, as perception.pretrain has: what several give in training, train_throughput.py measures.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks.machine import Watch, markdown, result, row
+from benchmarks.roofline import Yardsticks
 from perception.cli import run
 from perception.network.tokens import Tokens
 from perception.pretraining.collection import collect
@@ -130,8 +132,9 @@ def body(config: PretrainThroughputConfig) -> dict[str, Any]:
         parts |= {name: stepper(method, config, files) for name, method in methods(config, files, Path(folder)).items()}
         for work in parts.values():
             work(2)  # memory is allocated, kernels are chosen, the loader is ahead
-        rounds, watch = [], Watch()
+        rounds, watch, stick = [], Watch(), Yardsticks(torch.get_num_threads())
         for _ in range(config.rounds):
+            stick.measure()
             watch.mark()
             seconds = {}
             for name, work in parts.items():
@@ -139,17 +142,20 @@ def body(config: PretrainThroughputConfig) -> dict[str, Any]:
                 work(config.steps)
                 seconds[name] = time.perf_counter() - begin
             rounds.append(seconds)
-    noise = watch.result([seconds["bare"] for seconds in rounds])
+    noise = watch.result(stick.product_ms)
     images = config.batch_size * config.steps
     rates = {name: [images / seconds[name] for seconds in rounds] for name in parts}
-    lines = []
-    for name, values in rates.items():
-        ratio = median(one / bare for one, bare in zip(values, rates["bare"], strict=True))
-        lines.append([name, f"{median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}", f"{ratio:.2f}"])
+    of_bare = {n: median(one / bare for one, bare in zip(v, rates["bare"], strict=True)) for n, v in rates.items()}
+    lines = [
+        [name, f"{median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}", f"{of_bare[name]:.2f}"]
+        for name, values in rates.items()
+    ]
     print(markdown(("part", "images/s", "range", "of bare, round by round"), lines))
     asked = {name: getattr(config, name) for name in ("vit", "hw", "batch_size", "steps", "rounds")}
     rows = {name: row("images/s", values, "higher") for name, values in rates.items()}
-    return result("pretrain_throughput", {**asked, "frames": len(files)}, rows, noise)
+    rows["matrix product"] = row("ms", stick.product_ms)
+    asked |= {"frames": len(files), "threads": torch.get_num_threads()}
+    return result("pretrain_throughput", asked, rows, noise, "matrix product", of_bare=of_bare)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

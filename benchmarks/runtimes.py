@@ -1,28 +1,38 @@
-"""The same network in several runtimes: ONNX Runtime, torch (oneDNN) and OpenVINO on the CPU, call by call in turn.
+"""The same network in several runtimes on the CPU: ONNX Runtime, torch (oneDNN) and OpenVINO, at equal arithmetic.
 
-    python benchmarks/runtimes.py [FILE.onnx] [--images FOLDER_OR_VIDEO] [--others FILE-int8.onnx]
+    python benchmarks/runtimes.py [FILE.onnx] [--images FOLDER_OR_VIDEO] [--others FILE-int8.onnx] [--json FILE]
 
-What is timed is the network with its decoding, from the uint8 tensor to boxes and class maps; not reading, scaling or
-drawing. torch and OpenVINO are yardsticks and optional (pip install openvino); what is missing is said, not left out.
+Each runs in a process of its own, since their threads and allocators disturb each other in one, and they take turns in
+rounds, in every round in another order. What is timed is the network with its decoding, from the uint8 tensor to boxes
+and class maps; not reading, scaling or drawing. OpenVINO stands there twice: held to float32, as the others compute,
+and in bfloat16, which it takes by itself where the CPU can. What is missing here is said, not left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
 from benchmarks.graph_profile import frames_for
+from benchmarks.machine import Watch, cpu_seconds, markdown, peak_mb, result, row
+from benchmarks.peers import Worker, WorkerError
+from benchmarks.roofline import Yardsticks
 from perception.cli import run
 from perception.engine import Engine
 from perception.model import BUNDLED_MODEL
 
-Answer = Callable[[np.ndarray], Any]  # (1, h, w, 3) uint8 RGB -> whatever that runtime answers with
+OURS = "ONNX Runtime fp32"
+EQUAL = (OURS, "torch fp32", "OpenVINO fp32")  # compute in the same numbers
+AIM = 1.1  # ONNX Runtime takes at most so many times as long as the best of EQUAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,87 +42,140 @@ class RuntimesConfig:
     model: Annotated[Path, tyro.conf.Positional] = BUNDLED_MODEL
     """fp32 ONNX file of perception.export; the bundled one if left out."""
     others: tuple[Path, ...] = ()
-    """More ONNX files for ONNX Runtime, such as the fp16 and int8 forms of the same model."""
+    """More ONNX files, such as int8 forms of the same model: in ONNX Runtime, and in OpenVINO by its own choice."""
     images: str | None = None
     """Real frames to run on; noise if left out."""
-    rounds: int = 50
-    """Timed calls of each runtime."""
-    threads: int = 2
-    """CPU threads of each runtime."""
+    frames: int = 8
+    """Frames of each runtime in a round, up to 8 of them different."""
+    rounds: int = 15
+    """How often the runtimes take turns."""
+    threads: int = 0
+    """CPU threads of each; 0 = one for each core. With fewer, every process is bound to as many cores."""
     json: str | None = None
-    """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
+    """Write every figure as one line of JSON to this file; - is the last line of standard output."""
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.frames) < 1 or self.threads < 0:
+            raise ValueError(
+                f"--rounds and --frames must be 1 or more and --threads 0 or more, but got {self.rounds}, "
+                f"{self.frames}, {self.threads}"
+            )
 
 
-def torch_answer(path: Path, threads: int) -> Answer:
-    """The file's network in torch, in plain eager mode."""
-    import torch
-
-    from perception.training.from_onnx import network_from_onnx
-
-    torch.set_num_threads(threads)
-    network = network_from_onnx(path).eval()
-
-    def answer(tensor: np.ndarray) -> Any:
-        with torch.inference_mode():
-            return network.predict(torch.from_numpy(tensor))
-
-    return answer
-
-
-def openvino_answer(path: Path, threads: int) -> Answer:
-    """The file in OpenVINO's CPU plugin, held to float32: by itself it computes in bfloat16 where the CPU can."""
-    import openvino
-
-    core = openvino.Core()
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(core.read_model(path), "CPU", options)
-    return lambda tensor: compiled([tensor])
-
-
-def runtimes(config: RuntimesConfig) -> tuple[dict[str, Answer], dict[str, str]]:
-    """Those that are here, ONNX Runtime first, and why the others are not."""
-    here: dict[str, Answer] = {"ONNX Runtime fp32": Engine(config.model, "cpu", config.threads).run}
-    absent = {}
+def systems(config: RuntimesConfig) -> dict[str, dict[str, Any]]:
+    """Name -> what its worker is told."""
+    file = str(config.model.absolute())
+    found: dict[str, dict[str, Any]] = {
+        OURS: {"kind": "onnxruntime", "file": file},
+        "torch fp32": {"kind": "torch", "file": file},
+        "OpenVINO fp32": {"kind": "openvino", "file": file, "arithmetic": "f32"},
+        "OpenVINO bf16": {"kind": "openvino", "file": file, "arithmetic": "bf16"},
+    }
     for path in config.others:
-        here[f"ONNX Runtime {path.name}"] = Engine(path, "cpu", config.threads).run
-    makers: dict[str, Callable[[Path, int], Answer]] = {"torch fp32": torch_answer, "OpenVINO fp32": openvino_answer}
-    for name, make in makers.items():
+        other = str(path.absolute())
+        found[f"ONNX Runtime, {path.name}"] = {"kind": "onnxruntime", "file": other}
+        found[f"OpenVINO, {path.name}"] = {"kind": "openvino", "file": other, "arithmetic": ""}
+    return found
+
+
+def started(
+    wanted: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, Worker], dict[str, dict[str, str]]]:
+    """Those that can run here, and of all what they are, or `failed` and why."""
+    workers, about = {}, dict[str, dict[str, str]]()
+    for i, (name, options) in enumerate(wanted.items()):
         try:
-            here[name] = make(config.model, config.threads)
-        except ImportError as error:
-            absent[name] = str(error)
-    return here, absent
+            log = folder / f"{i}.log"
+            workers[name] = Worker(Path(sys.executable), {**options, **common}, log, "runtime_worker.py")
+            about[name] = {"is": workers[name].about}
+        except WorkerError as error:
+            about[name] = {"failed": str(error)}
+        print(f"{name}: {about[name].get('is') or 'not measured: ' + about[name]['failed']}", flush=True)
+    return workers, about
 
 
-def timed(here: dict[str, Answer], images: Sequence[np.ndarray], rounds: int) -> np.ndarray:
-    """(runtimes, rounds) ms of each call, after three rounds to warm up; a call of each, then the next image."""
-    times = np.zeros((len(here), rounds))
-    for turn in range(-3, rounds):
-        tensor = images[turn % len(images)][None]
-        for i, answer in enumerate(here.values()):
-            start = perf_counter()
-            answer(tensor)
-            times[i, turn] = 1e3 * (perf_counter() - start)
-    return times
+def measure(
+    workers: Mapping[str, Worker], config: RuntimesConfig, stick: Yardsticks, watch: Watch
+) -> dict[str, list[float]]:
+    """Name -> ms a frame of every round, after one that does not count."""
+    found: dict[str, list[float]] = {name: [] for name in workers}
+    for number in range(-1, config.rounds):
+        stick.measure()
+        watch.mark()
+        shift = number % len(workers)
+        names = list(workers)
+        for name in names[shift:] + names[:shift]:
+            ms = 1e3 * workers[name].ask("frames", config.frames)["seconds"] / config.frames
+            if number >= 0:
+                found[name].append(ms)
+    return found
+
+
+def faster(rows: Mapping[str, Sequence[float]], name: str) -> tuple[float, float, float]:
+    """How many times as fast as ONNX Runtime in fp32, round by round: (median, least, most)."""
+    ratios = sorted(ours / theirs for ours, theirs in zip(rows[OURS], rows[name], strict=True))
+    return median(ratios), ratios[0], ratios[-1]
+
+
+def judged(rows: Mapping[str, Sequence[float]]) -> dict[str, Any] | None:
+    """ONNX Runtime beside the best that computes in the same numbers; None where none of the others is here."""
+    ratios = {name: faster(rows, name)[0] for name in EQUAL if name in rows and name != OURS}
+    if not ratios:
+        return None
+    best = max(ratios, key=ratios.__getitem__)
+    return {"beside": best, "times_as_long": round(ratios[best], 3), "aim": AIM, "met": ratios[best] <= AIM}
+
+
+def table(rows: Mapping[str, Sequence[float]], about: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown, for people."""
+    lines = []
+    for name, ms in rows.items():
+        ratio, least, most = faster(rows, name)
+        speed = f"{ratio:.2f} ({least:.2f} to {most:.2f})"
+        lines.append([name, about[name]["is"], f"{median(ms):.1f}", speed, f"{about[name]['peak_mb']:.0f}"])
+    text = markdown(("runtime", "is", "ms a frame", f"times as fast as {OURS}", "peak MB"), lines)
+    absent = [f"- {name}: not measured: {facts['failed']}" for name, facts in about.items() if "failed" in facts]
+    if found := judged(rows):
+        absent.append(
+            f"- {OURS} takes {found['times_as_long']:.2f} times as long as {found['beside']}; the aim is at most "
+            f"{AIM}: {'met' if found['met'] else 'MISSED'}"
+        )
+    return "\n".join([text, "", *absent])
 
 
 def body(config: RuntimesConfig) -> dict[str, Any]:
-    """Time and print."""
-    if config.rounds < 4:
-        raise ValueError(f"--rounds must be 4 or more, but got {config.rounds}")
-    here, absent = runtimes(config)
+    """Start the processes, measure in turns, print the table."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(config.threads or cores, cores)
     images = frames_for(config.images, Engine(config.model, "cpu").input_hw)
-    times = timed(here, images, config.rounds)
-    rows = {}
-    print(f"{'runtime':36} p50 ms  p99 ms  times as fast as the first")
-    for name, own in zip(here, times, strict=True):
-        p50, p99, ratio = np.percentile(own, 50), np.percentile(own, 99), np.median(times[0] / own)
-        rows[name] = {"p50_ms": float(p50), "p99_ms": float(p99), "speed": float(ratio)}
-        print(f"{name:36} {p50:6.1f} {p99:7.1f} {ratio:7.2f}")
-    for name, why in absent.items():
-        print(f"{name:36} not present here: {why}")
-    return {"model": config.model.name, "threads": config.threads, "rounds": config.rounds, "runtimes": rows, **absent}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "frames.npy", np.stack(images))
+        common = {"frames": str(folder / "frames.npy"), "threads": threads}
+        workers, about = started(systems(config), common, folder)
+        try:
+            if OURS not in workers:
+                raise ValueError(f"{OURS}: {about[OURS]['failed']}")
+            stick, watch = Yardsticks(threads), Watch()
+            begun = sum(cpu_seconds(worker.pid) for worker in workers.values())
+            rows = measure(workers, config, stick, watch)
+            watch.child_s = sum(cpu_seconds(worker.pid) for worker in workers.values()) - begun
+            noise = watch.result(stick.product_ms)
+            facts = {n: {**about[n], **({"peak_mb": peak_mb(workers[n].pid)} if n in workers else {})} for n in about}
+        finally:
+            for worker in workers.values():
+                worker.close()
+    print(table(rows, facts))
+    del stick.product_ms[:1]  # that of the round which does not count
+    found = {"matrix product": row("ms", stick.product_ms), **{n: row("ms", ms) for n, ms in rows.items()}}
+    asked = {"model": config.model.name, "images": config.images or "noise", "frames": config.frames}
+    asked |= {"different_frames": len(images), "threads": threads, "rounds": config.rounds}
+    return result("runtimes", asked, found, noise, "matrix product", runtimes=facts, judged=judged(rows))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(RuntimesConfig, body, argv)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(RuntimesConfig, body))
+    raise SystemExit(main())

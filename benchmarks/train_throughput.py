@@ -1,6 +1,7 @@
 """Images per second of training, and whether reading and augmenting keep up with the network.
 
     python benchmarks/train_throughput.py --data DATA/idd_lite DATA/kitti --workers 2
+    python benchmarks/train_throughput.py --data DATA/idd_lite --processes 1 2
     torchrun --nproc-per-node 2 benchmarks/train_throughput.py --data DATA/idd_lite
 
 Three parts are timed: (step) forward, losses, backward, clipping, optimiser and average on batches that are in memory;
@@ -8,13 +9,23 @@ Three parts are timed: (step) forward, losses, backward, clipping, optimiser and
 rounds within one process, so that a machine that slows down slows all of them, and the ratio of training to step of
 each round still holds: at 1.0 the loader costs nothing. Evaluation and checkpoints are not in it. Timed with a
 monotonic clock after the device is idle; a part's first batches, which fill or empty the loader's queue, are not.
+
+With --processes each round starts torchrun anew with each number of processes in turn (on a CPU: gloo), the cores
+shared out among them and the global batch the same; starting is not in the figures. What it shows on one machine's CPU
+is the price of being several, for there the processes share what one would have: it is no measure of more machines.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,6 +34,7 @@ import torch
 from torch import nn
 
 from benchmarks.machine import Watch, markdown, result, row
+from benchmarks.roofline import Yardsticks
 from perception.labels import BOX_CLASSES
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
@@ -60,6 +72,8 @@ class ThroughputConfig:
     """CPU threads of the network; 0 = as torch chooses."""
     precision: str = "auto"
     """auto, fp32 or bf16."""
+    processes: tuple[int, ...] = ()
+    """Numbers of processes that take turns, each in a torchrun of its own; left out: this process, or torchrun's."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -67,6 +81,8 @@ class ThroughputConfig:
         for name in ("batch_size", "rounds", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, but got {getattr(self, name)}")
+        if any(count < 1 for count in self.processes) or len(set(self.processes)) != len(self.processes):
+            raise ValueError(f"--processes must be different numbers, 1 or more, but got {self.processes}")
 
 
 class Step:
@@ -191,10 +207,71 @@ def table(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{markdown(('part', 'images/s', 'range'), lines)}"
 
 
+def one_round(config: ThroughputConfig, count: int, threads: int, folder: Path) -> dict[str, Any]:
+    """The result of one round in `count` processes that torchrun starts. Raises ValueError with their last words."""
+    out = folder / "round.json"
+    names = ("hw", "batch_size", "workers", "steps", "vit", "precision")
+    options = {name: getattr(config, name) for name in names} | {"rounds": 1, "threads": threads, "json": out}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    command += [str(Path(__file__)), "--data", *config.data]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = [line for line in done.stderr.splitlines() if "error" in line.lower()] or ["no word"]
+        raise ValueError(f"{count} processes: {words[0]}")
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def in_turns(config: ThroughputConfig) -> dict[str, Any]:
+    """Every number of processes in every round, nobody always first; the ratios to the first number are paired."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = config.threads or cores
+    watch, stick = Watch(), Yardsticks(threads)
+    rows: dict[str, list[float]] = {}
+    ran: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(config.rounds):
+            stick.measure()
+            watch.mark()
+            shift = number % len(config.processes)
+            for count in (*config.processes[shift:], *config.processes[:shift]):
+                found = one_round(config, count, max(1, threads // count), Path(folder))
+                ran[named(count)] = {name: found["settings"][name] for name in ("processes", "threads", "precision", "device")}
+                for part in PARTS:
+                    rows.setdefault(f"{named(count)}: {part}", []).extend(found["rows"][part]["rounds"])
+                print(f"round {number + 1}, {named(count)}: {rows[f'{named(count)}: training'][-1]:.1f} images/s", flush=True)
+    first = named(config.processes[0])
+    ratios = {
+        name: median(a / b for a, b in zip(values, rows[f"{first}: {name.split(': ')[1]}"], strict=True))
+        for name, values in rows.items()
+    }
+    lines = [[n, f"{median(v):.1f}", f"{min(v):.1f} to {max(v):.1f}", f"{ratios[n]:.2f}"] for n, v in rows.items()]
+    print(markdown(("part", "images/s", "range", f"of {first}, round by round"), lines))
+    asked = {name: getattr(config, name) for name in ("hw", "batch_size", "workers", "steps", "vit", "rounds")}
+    asked |= {"data": [Path(split_weight(entry)[0]).name for entry in config.data], "ran": ran}
+    units = {name: row("images/s", values, "higher") for name, values in rows.items()}
+    units["matrix product"] = row("ms", stick.product_ms)
+    noise = watch.result(stick.product_ms)
+    return result("train_throughput", asked, units, noise, "matrix product", of_first=ratios)
+
+
+def named(count: int) -> str:
+    """ "1 process", "2 processes"."""
+    return f"{count} process{'es' * (count > 1)}"
+
+
 def body(config: ThroughputConfig, processes: Processes = ALONE) -> dict[str, Any]:
     """Measure and print the table."""
     if not config.data:
         raise ValueError("--data: name at least one dataset in the common layout (data/<name>/prepare.py makes one)")
+    if config.processes:
+        if processes.count > 1:
+            raise ValueError("--processes starts torchrun by itself: leave one of the two out")
+        for count in config.processes:
+            Processes(count=count).share_of(config.batch_size)
+        return in_turns(config)
     processes.share_of(config.batch_size)
     if config.threads:
         torch.set_num_threads(config.threads)

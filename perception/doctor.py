@@ -96,6 +96,8 @@ def _providers(facts: Facts) -> list[str]:
             rows.append((label, "runs" + (f" ({facts.ran[provider]})" if provider != "cpu" else "")))
         else:
             rows.append((label, f"nothing speaks against it; --provider {provider} tries it"))
+    if "auto" in facts.ran:
+        rows.append(("auto", f"takes {facts.ran['auto']}"))
     return ["providers", *_rows(rows)]
 
 

@@ -1,4 +1,4 @@
-"""The engine: a model's input tensor in, its boxes and class maps out, through ONNX Runtime on the GPU or the CPU.
+"""The engine: a model's input tensor in, its boxes and class maps out, through ONNX Runtime or OpenVINO.
 
 The provider can not lie: what was asked for is compared with what the session really got (see session.py), and a
 missing driver or library is named together with its remedy. Only `auto` may choose the CPU, and
@@ -19,8 +19,7 @@ from typing import Any, get_args
 import numpy as np
 
 from perception.execution.binding import Bound, OneThread, plain
-from perception.execution.compiled import Compiled
-from perception.execution.modelfile import check_metadata, check_model_file
+from perception.execution.modelfile import Contract, check_metadata, check_model_file
 from perception.execution.providers import LABELS, GpuOptions, Provider
 from perception.execution.session import start
 
@@ -106,7 +105,8 @@ class Engine:
 
         Args:
             path: ONNX file written by `python -m perception.export`.
-            provider: what must run; "auto" takes CUDA where it works, else the CPU.
+            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch is not
+                loaded in this process, else the CPU.
             threads: CPU threads inside one operator; 0 = one for each core.
             gpu: how a GPU is used.
 
@@ -118,25 +118,21 @@ class Engine:
         if provider not in get_args(Provider):
             raise ValueError(f"provider must be one of {', '.join(get_args(Provider))}, but got {provider!r}")
         _require_file(self.path)
-        check_model_file(self.path)  # before native code sees it
-        gpu = gpu or GpuOptions()
-        session, self.provider, reason, cuda_graph = start(self.path, provider, threads, gpu)
-        self.provider_reason = f"{LABELS[self.provider]}: {reason}"
+        contract = check_model_file(self.path)  # before native code sees it
         try:
-            properties = session.get_modelmeta().custom_metadata_map
-            if METADATA_KEY not in properties:
+            if METADATA_KEY not in contract.properties:
                 raise ValueError("it has no `perception` metadata; python -m perception.export writes it")
-            self.metadata = Metadata.from_json(properties[METADATA_KEY])
-            self.batch = _check_graph(session, self.metadata)
+            self.metadata = Metadata.from_json(contract.properties[METADATA_KEY])
+            self.batch = _check_contract(contract, self.metadata)
         except ValueError as error:
             raise ValueError(f"{self.path}: not a model of this project: {error}") from None
         self.input_hw = self.metadata.input_hw
+        gpu = gpu or GpuOptions()
+        session, self.provider, reason, cuda_graph = start(self.path, provider, threads, gpu)
+        self.provider_reason = f"{LABELS[self.provider]}: {reason}"
         outputs = ["boxes"] * bool(self.metadata.box_names) + list(self.metadata.heads)
         self._run = plain(session, outputs)
-        if self.provider == "openvino":
-            self._run = Compiled(self.path, outputs, threads)
-            self.provider_reason += f"; {self._run.description}"
-        elif self.provider != "cpu" and self.batch:
+        if self.provider in ("cuda", "tensorrt") and self.batch:
             self._run = Bound(session, outputs, "cuda", gpu.device)
         self._extra_runs = 2 if cuda_graph else 0  # in which it is recorded
         if cuda_graph:
@@ -182,35 +178,37 @@ def _require_file(path: Path) -> None:
         raise ValueError(f"model file is empty: {path}")
 
 
-def _check_graph(session: Any, metadata: Metadata) -> int | None:
+def _check_contract(contract: Contract, metadata: Metadata) -> int | None:
     """Compare the graph's input and outputs with the metadata; returns the batch size, None where it is open.
 
     Raises ValueError with what was expected and what the file has.
     """
     h, w = metadata.input_hw
-    maps = {head: ("tensor(uint8)", (None, h, w)) for head in metadata.heads}
-    boxes = {"boxes": ("tensor(float)", (None, None, 6))} if metadata.box_names else {}
+    maps = {head: ("uint8", (None, h, w)) for head in metadata.heads}
+    boxes = {"boxes": ("float", (None, None, 6))} if metadata.box_names else {}
     if not maps and not boxes:
         raise ValueError("its metadata names neither boxes nor heads")
-    found_in = {node.name: node for node in session.get_inputs()}
-    found_out = {node.name: node for node in session.get_outputs()}
+    found_in = {tensor.name: tensor for tensor in contract.inputs}
+    found_out = {tensor.name: tensor for tensor in contract.outputs}
     if list(found_in) != ["image"]:
         raise ValueError(f"expected one input `image`, but the graph has {', '.join(found_in) or 'none'}")
-    expected = {"image": ("tensor(uint8)", (None, h, w, 3)), **boxes, **maps}
+    expected = {"image": ("uint8", (None, h, w, 3)), **boxes, **maps}
     for name, (dtype, shape) in expected.items():
-        node = found_in.get(name) or found_out.get(name)
-        if node is None:
+        tensor = found_in.get(name) or found_out.get(name)
+        if tensor is None:
             raise ValueError(f"its metadata names `{name}`, but the graph's outputs are {', '.join(found_out)}")
-        fits = len(node.shape) == len(shape) and all(
-            want is None or not isinstance(have, int) or have == want
-            for have, want in zip(node.shape, shape, strict=True)
+        fits = len(tensor.shape) == len(shape) and all(
+            want is None or have is None or have == want for have, want in zip(tensor.shape, shape, strict=True)
         )
-        if node.type != dtype or not fits:
-            want = str(tuple("any" if size is None else size for size in shape)).replace("'", "")
-            raise ValueError(f"by its metadata `{name}` is {want} {dtype}, but in the graph {node.shape} {node.type}")
-        if isinstance(node.shape[0], int) and node.shape[0] != metadata.batch:
-            raise ValueError(f"by its metadata `{name}` has batch {metadata.batch}, but in the graph {node.shape[0]}")
-    if not all(isinstance(size, int) for size in found_in["image"].shape[1:]):
-        raise ValueError(f"the input size must be fixed, but is {found_in['image'].shape}; export it again")
-    batch = found_in["image"].shape[0]
-    return batch if isinstance(batch, int) else None
+        if tensor.dtype != dtype or not fits:
+            want, have = (
+                f"{str(tuple('any' if size is None else size for size in sizes))} tensor({kind})".replace("'", "")
+                for sizes, kind in ((shape, dtype), (tensor.shape, tensor.dtype))
+            )
+            raise ValueError(f"by its metadata `{name}` is {want}, but in the graph {have}")
+        if tensor.shape[0] not in (None, metadata.batch):
+            raise ValueError(f"by its metadata `{name}` has batch {metadata.batch}, but in the graph {tensor.shape[0]}")
+    image = found_in["image"].shape
+    if None in image[1:]:
+        raise ValueError(f"the input size must be fixed, but is {image}; export it again")
+    return image[0]

@@ -3,6 +3,7 @@
     python -m perception.export RUN --out FILE.onnx
     python -m perception.export RUN_OR_FILE.onnx --out FILE-b3.onnx --batch 3 --images VIDEO_OR_FOLDER
     python -m perception.export FILE.onnx --out FILE-int8.onnx --precision int8 --images VIDEO_OR_FOLDER
+    python -m perception.export FILE.onnx --out SMALLER.onnx --hw 160 288 --images VIDEO_OR_FOLDER
 
 With --precision the file (or the run, exported first) is made fp16, or int8 wherever its answers stay as they were.
 
@@ -44,7 +45,7 @@ from perception.parity import Parity, compare
 from perception.precision.convert import convert
 from perception.precision.denormals import raise_weights
 from perception.precision.search import responses
-from perception.training.checkpoint import load_network, metadata, revision
+from perception.training.checkpoint import at_size, load_network, metadata, revision
 from perception.training.from_onnx import read
 
 __all__ = ["ExportConfig", "export", "main"]
@@ -58,7 +59,8 @@ class ExportConfig:
     """Export a trained run to ONNX."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of perception.train; for --batch and --precision also an ONNX file that this command wrote."""
+    """Run directory of perception.train; for --precision, --batch, --hw and --heads also an fp32 file that this command
+    wrote."""
     out: Path
     """File to write, FILE.onnx."""
     images: str | None = None
@@ -67,6 +69,9 @@ class ExportConfig:
     """How many of them to compare."""
     heads: tuple[str, ...] = ()
     """Heads to keep (boxes, scene, drive ...); default: all that were trained."""
+    hw: tuple[int, int] | None = None
+    """Input height and width, multiples of 32, instead of those that it was trained at: the position embedding is
+    resampled. How well it then sees, perception.evaluate says."""
     branch: BranchName | None = None
     """Branch of the box head that answers; default: the one that the run names."""
     batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -227,23 +232,19 @@ def val_folders(run: Path) -> list[str]:
     return [str(folder) for folder in folders if folder.is_dir()]
 
 
-def opened(config: ExportConfig) -> tuple[Network, dict[str, Any]]:
-    """The network of the run or in the file, and what is known of its training."""
-    if not config.run.is_file():
-        return load_network(config.run, branch=config.branch)
-    if config.branch:
-        raise ValueError(f"--branch is for run directories: {config.run} holds the one that answers")
-    network, about = read(config.run)
-    known = {"train": about.config.get("train", {}), "data": about.data, "step": about.step}
-    return network.eval(), known
-
-
-def from_network(config: ExportConfig, out: Path) -> dict[str, Any]:
-    """Export the run, or the network in a file, to `out`, check, report."""
-    batch = 1 if config.batch is None else config.batch
-    if not 1 <= batch <= MAX_BATCH:
-        raise ValueError(f"--batch must be from 1 to {MAX_BATCH}, but got {batch}")
-    network, meta = opened(config)
+def through_torch(config: ExportConfig, out: Path) -> dict[str, Any]:
+    """Export the run, or the network in the file, to `out`, check, report."""
+    if config.batch is not None and not 1 <= config.batch <= MAX_BATCH:
+        raise ValueError(f"--batch must be from 1 to {MAX_BATCH}, but got {config.batch}")
+    batch = config.batch or 1
+    if config.run.is_file():
+        network, old = read(config.run)
+        batch = config.batch or old.batch
+        meta = {"train": old.config.get("train", {}), "revision": old.revision, "data": old.data, "step": old.step}
+    else:
+        network, meta = load_network(config.run, branch=config.branch)
+    if config.hw:
+        network = at_size(network, config.hw)
     trained = (*(["boxes"] if network.boxes is not None else []), *network.masks)
     heads = config.heads or trained
     if unknown := [head for head in heads if head not in trained]:
@@ -276,21 +277,24 @@ def reduced(config: ExportConfig, source: Path) -> dict[str, Any]:
 
 def body(config: ExportConfig) -> dict[str, Any]:
     """Export, check, report."""
-    if config.run.is_file() and config.batch is None:
+    if config.run.is_file() and config.branch:
+        raise ValueError("--branch is for run directories: a file has the one that answers")
+    if config.run.is_file() and config.batch is None and not (config.hw or config.heads):
         if config.precision == "fp32":
             raise ValueError(
-                f"{config.run} is exported already; --batch, --precision fp16 or int8 make another file of it"
+                f"{config.run} is exported already; --precision fp16 or int8, --batch, --hw or --heads makes another "
+                "file of it"
             )
-        if config.heads or config.branch or config.weights != "fp32":
-            raise ValueError("--heads and --weights are for run directories or go with --batch, --branch for runs")
+        if config.weights != "fp32":
+            raise ValueError("--weights is for run directories, and beside --batch, --hw or --heads")
         facts = reduced(config, config.run)
     elif config.precision == "fp32":
-        facts = from_network(config, config.out)
+        facts = through_torch(config, config.out)
     else:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=config.out.parent) as folder:
             fp32 = Path(folder) / "fp32.onnx"
-            facts = from_network(config, fp32) | reduced(config, fp32)
+            facts = through_torch(config, fp32) | reduced(config, fp32)
     return {"out": str(config.out), "bytes": config.out.stat().st_size, **facts}
 
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from perception.engine import Metadata
+from perception.execution import session
 
 TINY_HW = (64, 96)
 TINY = Metadata(
@@ -24,6 +25,12 @@ TINY = Metadata(
     data=("none",),
     step=1,
 )
+
+
+@pytest.fixture(autouse=True)
+def auto_leaves_openvino_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, where some test may load torch later; tests of OpenVINO start processes of their own."""
+    monkeypatch.setattr(session, "openvino_for_auto", lambda: "OpenVINO is not taken in the process of the tests")
 
 
 def save_tiny_model(

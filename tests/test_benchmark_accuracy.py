@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import GROUPS, NanoDet, YoloX, main, merged, suppress
-from perception.labels import BoxLabels
+from benchmarks.accuracy import GROUPS, budgets, main, merged
+from benchmarks.coco_peers import NanoDet, YoloX, suppress
+from perception.labels import BoxLabels, DatasetLabels
+from perception.layout import LayoutWriter
 
 HW = (64, 96)
 CELLS = 8 * 12 + 4 * 6 + 2 * 3
@@ -66,7 +71,7 @@ def test_what_the_peer_sees_is_where_it_says(kind, hw):
 
 def test_suppression_keeps_the_best_and_what_is_apart():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10], [0, 0, 10, 10]], np.float32)
-    assert suppress(boxes, np.array([0.5, 0.9, 0.1, 0.0001]), 0.6) == [1, 2]
+    assert suppress(boxes, np.array([0.5, 0.9, 0.1, 0.0001]), 0.6, 0.001) == [1, 2]
 
 
 def test_classes_are_merged_left_out_or_ignored():
@@ -79,3 +84,33 @@ def test_classes_are_merged_left_out_or_ignored():
 def test_mistakes_are_one_line(argv, capsys):
     assert main(["--no-ours", "--data", "missing", *argv]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_at_a_budget_stands_the_slowest_of_ours_that_keeps_it():
+    ms = {"big": [30.0, 60.0], "small": [9.0, 18.0], "tiny": [4.0, 8.0], "peer": [10.0, 20.0], "quick": [1.0, 2.0]}
+    assert budgets(ms, ["big", "small", "tiny"]) == [
+        {"peer": "peer", "ms": 15.0, "ours": "small", "share": 0.9},
+        {"peer": "quick", "ms": 1.5, "ours": None, "share": None},
+    ]
+    assert budgets({}, []) == []
+
+
+def test_ours_at_two_sizes(make_tiny_model, tiny_metadata, tmp_path, capsys):
+    """The tiny model sees red things as cars: AP 1 on a picture of one, at either size, each with its latency."""
+    folder = tmp_path / "toy"
+    labels = DatasetLabels("toy", "ours", boxes=BoxLabels({"Car": frozenset({"car"})}, frozenset({"car"})))
+    image = np.full((64, 96, 3), 90, np.uint8)
+    image[16:48, 32:64] = (0, 0, 255)
+    with LayoutWriter(folder, labels) as writer:
+        writer.add("val", "a", image, boxes=[[32, 16, 64, 48]], categories=["Car"])
+    first = make_tiny_model().rename(tmp_path / "first.onnx")
+    second = make_tiny_model(hw=(32, 64), metadata=replace(tiny_metadata, input_hw=(32, 64)).to_json())
+    out = tmp_path / "out.json"
+    argv = ["--model", str(first), str(second), "--data", str(folder), "--rounds", "2", "--frames", "2"]
+    assert main([*argv, "--threads", "1", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    rows = found["rows"]
+    assert rows["toy val, first: vehicle AP50"]["rounds"] == rows[f"toy val, {second.stem}: vehicle AP50"]["rounds"] == [1]
+    assert all(len(rows[name]["rounds"]) == 2 for name in ("first: frame", f"{second.stem}: frame", "matrix product"))
+    assert found["figures"]["budgets"] == [] and "| 64x32 |" in capsys.readouterr().out
+    assert main([*argv[:2], str(first), *argv[3:]]) == 2 and "two files are called 'first'" in capsys.readouterr().err

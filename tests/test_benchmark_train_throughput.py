@@ -38,9 +38,39 @@ def test_figures_and_table(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"| training / step | {ratio['median']:.3f} |" in table and "64x96" in table
 
 
+def test_numbers_of_processes_take_turns(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a torchrun of its own, the cores shared out; both see the same global batch."""
+    monkeypatch.setattr("benchmarks.train_throughput.Yardsticks", Stick)
+    small = ["--hw", "64", "96", "--batch-size", "2", "--rounds", "1", "--steps", "1", "--workers", "0"]
+    path = tmp_path / "out.json"
+    more = ["--processes", "1", "2", "--threads", "2", "--precision", "fp32", "--json", str(path)]
+    assert main(["--data", str(toy), *small, *more]) == 0
+    found = json.loads(path.read_text())
+    names = {f"{count}: {part}" for count in ("1 process", "2 processes") for part in PARTS}
+    assert set(found["rows"]) == names | {"matrix product"} and found["yardstick"] == "matrix product"
+    ran = found["settings"]["ran"]
+    assert [(ran[name]["processes"], ran[name]["threads"]) for name in ("1 process", "2 processes")] == [(1, 2), (2, 1)]
+    one, two = (found["rows"][f"{name}: step"]["rounds"][0] for name in ("1 process", "2 processes"))
+    assert found["figures"]["of_first"]["2 processes: step"] == pytest.approx(two / one, rel=1e-3)
+    assert "| 2 processes: training |" in capsys.readouterr().out
+
+
+class Stick:
+    """A yardstick that takes no time."""
+
+    def __init__(self, threads: int) -> None:
+        self.product_ms: list[float] = []
+
+    def measure(self) -> None:
+        self.product_ms.append(1.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([], "--data"), (["--data", "nowhere"], "nowhere"), (["--data", "x", "--rounds", "0"], "1 or")],
+    [([], "--data"), (["--data", "nowhere"], "nowhere"), (["--data", "x", "--rounds", "0"], "1 or"),
+     (["--data", "x", "--processes", "1", "3"], "multiple of 3"), (["--data", "x", "--processes", "2", "2"], "different")],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:

@@ -6,6 +6,7 @@ It runs in processes of its own here: beside torch and forked workers in one pro
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from perception.engine import Engine
 from perception.execution import compiled, session
+from perception.execution.compiled import for_auto
 
 ANSWERS = """
 import sys
@@ -55,12 +57,23 @@ Engine(sys.argv[1], "openvino").warm_up()
 print(json.dumps(asked))
 """
 
+AUTO = """
+import sys
+from perception.engine import Engine
+
+assert "torch" not in sys.modules
+first = Engine(sys.argv[1], "auto")
+sys.modules["torch"] = sys  # whatever it is: its name is there
+second = Engine(sys.argv[1], "auto")
+print(first.provider_reason, second.provider_reason, sep="|")
+"""
+
 BROKEN = """
 import sys
 from pathlib import Path
 from perception.execution.compiled import Compiled
 try:
-    Compiled(Path(sys.argv[1]), ["boxes"], 0)
+    Compiled(Path(sys.argv[1]), 0)
 except ValueError as error:
     print(error)
 """
@@ -94,3 +107,50 @@ def test_without_it_the_remedy_is_named(tiny_model: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(session, "openvino_obstacle", lambda: ("it is not installed", compiled.INSTALL))
     with pytest.raises(ValueError, match="can not run here: it is not installed; pip install openvino"):
         Engine(tiny_model, "openvino")
+
+
+@pytest.mark.parametrize(
+    ("installed", "loaded", "words"),
+    [
+        (True, {"numpy", "perception.live"}, None),
+        (True, {"numpy", "torch"}, "not taken beside torch"),
+        (True, {"torchvision_of_mine", "numpy.torch"}, None),
+        (False, {"numpy"}, "not installed (pip install openvino)"),
+        (False, {"torch"}, "not installed"),
+    ],
+)
+def test_when_auto_takes_it(installed: bool, loaded: set[str], words: str | None) -> None:
+    found = for_auto(installed, loaded)
+    assert found is None if words is None else words in (found or "")
+
+
+class Fake:
+    """A session of OpenVINO that was never compiled."""
+
+    description = "2026.9, computing in bf16"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        if path.stem == "strange":
+            raise ValueError("OpenVINO can not compile it (an operator)")
+
+
+def test_auto_falls_back_to_the_cpu_and_says_why(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "why_not", lambda provider: "no NVIDIA GPU")
+    monkeypatch.setattr(session, "Compiled", Fake)
+    assert Engine(tiny_model).provider_reason == (
+        "CPU: no NVIDIA GPU; OpenVINO is not taken in the process of the tests"
+    )
+    monkeypatch.setattr(session, "openvino_for_auto", lambda: None)
+    engine = Engine(tiny_model)
+    assert (engine.provider, engine.provider_reason) == ("openvino", "OpenVINO: no NVIDIA GPU; 2026.9, computing in bf16")
+    strange = shutil.copy(tiny_model, tmp_path / "strange.onnx")
+    assert Engine(strange).provider_reason == "CPU: no NVIDIA GPU; OpenVINO can not compile it (an operator)"
+
+
+def test_auto_in_a_process_without_torch_and_in_one_with_it(tiny_model: Path) -> None:
+    first, second = in_its_own_process(AUTO, tiny_model).split("|")
+    if not first.startswith("CUDA: "):
+        assert first.startswith("OpenVINO: ") and "computing in" in first
+        assert second.startswith("CPU: ") and second.endswith("; OpenVINO is not taken beside torch in one process")

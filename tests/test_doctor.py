@@ -200,6 +200,7 @@ def test_this_machine(tiny: None, capsys: pytest.CaptureFixture[str], tmp_path: 
     assert doctor.main(["--seconds", "0.2", "--json", str(tmp_path / "all.json")]) == 0
     printed = capsys.readouterr().out
     assert "the expected answer; p50" in printed and "CPU                 runs" in printed
+    assert "  auto                takes C" in printed  # CPU or CUDA: conftest.py
     assert max(map(len, printed.splitlines())) <= 130
     data = json.loads((tmp_path / "all.json").read_text())
     assert data["self_test"]["runs"] >= 1 and data["ran"]["cpu"] == "CPU: as asked for" and data["packages"]["numpy"]

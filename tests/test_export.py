@@ -105,6 +105,33 @@ def test_nothing_of_this_machine_is_in_the_file(exported: Path) -> None:
     assert str(Path(export.__file__).parent).encode() not in exported.read_bytes()
 
 
+def test_a_file_at_another_input_size(exported: Path, images: Path, tmp_path: Path) -> None:
+    """The same weights, with boxes alone; what it says of its making stays."""
+    out = tmp_path / "small.onnx"
+    argv = [str(exported), "--out", str(out), "--hw", "32", "64", "--heads", "boxes", "--images", str(images)]
+    assert export.main(argv) == 0
+    model, old = load(out, provider="cpu"), load(exported, provider="cpu").engine.metadata
+    about = model.engine.metadata
+    assert about.input_hw == (32, 64) and not about.heads and about.box_names == old.box_names
+    assert (about.data, about.step, about.config["train"]) == (old.data, old.step, old.config["train"])
+    assert about.config["network"] | {"hw": [*HW]} == json.loads(old.to_json())["config"]["network"] | {
+        "heads": about.config["network"]["heads"]
+    }
+
+
+def test_at_its_own_size_a_network_stays_what_it_is(run: Path) -> None:
+    network, _ = checkpoint.load_network(run)
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, *HW, 3)).astype(np.uint8))
+    with torch.inference_mode():
+        before, after = network.predict(image), checkpoint.at_size(network, HW).predict(image)
+        other = checkpoint.at_size(checkpoint.at_size(network, (96, 128)), (96, 128)).predict(
+            torch.zeros(1, 96, 128, 3, dtype=torch.uint8)
+        )
+    assert all(torch.equal(before[name], after[name]) for name in before) and other["scene"].shape == (1, 96, 128)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        checkpoint.at_size(network, (100, 128))
+
+
 def test_fp16_weights_halve_the_file(exported: Path, run: Path, images: Path, tmp_path: Path) -> None:
     assert export.main([str(run), "--out", str(tmp_path / "full.onnx"), "--images", str(images)]) == 0
     assert exported.stat().st_size < 0.6 * (tmp_path / "full.onnx").stat().st_size
@@ -223,12 +250,6 @@ def test_a_file_is_evaluated_in_torch_with_probabilities(exported: Path, images:
     assert (outputs["scene"] == truth["scene"]).mean() > 0.999
     assert np.allclose(probabilities["scene"].sum(1), 1, atol=1e-4)
     assert (probabilities["scene"].argmax(1) == truth["scene"]).mean() > 0.99
-
-
-def test_the_branch_of_a_file_is_given(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [str(exported), "--out", str(tmp_path / "x.onnx"), "--batch", "2", "--branch", "one_to_one"]
-    assert export.main(argv) == 2
-    assert "--branch is for run directories" in capsys.readouterr().err
 
 
 def test_only_our_files_lead_back(tmp_path: Path, tiny_model: Path) -> None:

@@ -87,6 +87,10 @@ def much_metadata(model: onnx.ModelProto) -> None:
     model.metadata_props.add(key="x", value="x" * modelfile.MAX_METADATA)
 
 
+def metadata_twice(model: onnx.ModelProto) -> None:
+    model.metadata_props.add(key="perception", value="{}")
+
+
 def no_nodes(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
 
@@ -107,6 +111,7 @@ def no_nodes(model: onnx.ModelProto) -> None:
         (function, "it holds functions"),
         (huge_input, "an input or output has no sane shape"),
         (much_metadata, "its metadata may have 1048576 bytes"),
+        (metadata_twice, "its metadata has a key twice"),
         (no_nodes, "expected 1 to 100000 nodes"),
     ],
 )
@@ -131,6 +136,30 @@ def test_a_graph_in_two_pieces_is_refused(tiny_model: Path, tmp_path: Path) -> N
     path.write_bytes(whole + whole)
     with pytest.raises(ValueError, match="expected an ONNX file with one graph, but found 2"):
         Engine(path, "cpu")
+
+
+def test_what_a_file_declares_is_what_onnx_reads_in_it() -> None:
+    model = onnx.load(BUNDLED_MODEL)
+    contract = modelfile.check_model_file(BUNDLED_MODEL)
+    assert contract.properties == {entry.key: entry.value for entry in model.metadata_props}
+    types = {TensorProto.UINT8: "uint8", TensorProto.FLOAT: "float"}
+    for ours, theirs in ((contract.inputs, model.graph.input), (contract.outputs, model.graph.output)):
+        assert [(t.name, t.dtype, t.shape) for t in ours] == [
+            (v.name, types[v.type.tensor_type.elem_type], tuple(d.dim_value for d in v.type.tensor_type.shape.dim))
+            for v in theirs
+        ]
+
+
+def test_open_sizes_and_other_types_are_told() -> None:
+    entry = helper.make_tensor_value_info("c", TensorProto.INT64, ["batch", 3, None])
+    graph = helper.make_graph([helper.make_node("Identity", ["c"], ["d"])], "g", [entry], [])
+    (found,) = modelfile.check_model(helper.make_model(graph).SerializeToString()).inputs
+    assert found == modelfile.Tensor("c", "7", (None, 3, None))
+
+
+def test_metadata_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="its metadata is not text"):
+        modelfile.check_model(b"\x72\x04\x0a\x02\xff\xfe")  # field 14, an entry whose key is 0xff 0xfe
 
 
 def test_the_walk_reads_what_onnx_writes(tmp_path: Path) -> None:

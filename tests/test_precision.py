@@ -175,7 +175,7 @@ def test_front_door_makes_both(fp32: Path, images: Path, tmp_path: Path) -> None
         ([], "is exported already"),
         (["--precision", "int8"], "--images"),
         (["--precision", "int8", "--agreement", "2", "--images", "x"], "--agreement"),
-        (["--precision", "fp16", "--heads", "scene"], "for run directories"),
+        (["--precision", "fp16", "--branch", "one_to_many"], "for run directories"),
     ],
 )
 def test_mistakes(more: list[str], words: str, fp32: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ class Facts:
     cudnn: str = ""  # version; looked for where there is a GPU
     tensorrt: str = ""  # version
     failed: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> why it did not start
-    ran: Mapping[str, str] = field(default_factory=dict)  # provider that was tried -> its reason line
+    ran: Mapping[str, str] = field(default_factory=dict)  # provider that was tried, also "auto" -> its reason line
     operators: frozenset[str] = frozenset()  # of the bundled model
     decoders: tuple[str, ...] = ()  # of DECODERS, those that FFmpeg has
     encoders: tuple[str, ...] = ()  # of ENCODERS
@@ -90,7 +90,7 @@ def collect(asked: Provider, gpu: GpuOptions, seconds: float) -> Facts:
             if library := missing_library(provider):
                 missing[provider] = library
     ran, failed = {}, {}
-    for provider in ("cpu", "openvino", "cuda", "tensorrt") if onnxruntime else ():
+    for provider in ("cpu", "openvino", "cuda", "tensorrt", "auto") if onnxruntime else ():
         about = (available, no_gpu, missing.get(provider), cuda, cuda_of_onnxruntime())
         untried = provider in ("tensorrt", "openvino") and asked != provider
         on_gpu = provider in ("cuda", "tensorrt")

@@ -8,14 +8,15 @@ Keep it out of processes that train: beside torch and its forked workers it has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Container, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-__all__ = ["Compiled", "openvino_obstacle"]
+__all__ = ["INSTALL", "Compiled", "for_auto", "openvino_for_auto", "openvino_obstacle"]
 
 INSTALL = "pip install openvino"
 
@@ -25,40 +26,60 @@ def openvino_obstacle() -> tuple[str, str] | None:
     return None if find_spec("openvino") else ("it is not installed", INSTALL)
 
 
+def for_auto(installed: bool, loaded: Container[str]) -> str | None:
+    """Why `--provider auto` leaves OpenVINO alone, in a few words; None if it takes it.
+
+    Args:
+        installed: whether OpenVINO is.
+        loaded: names of the modules of this process, as in sys.modules.
+    """
+    if not installed:
+        return f"OpenVINO is not installed ({INSTALL})"
+    return "OpenVINO is not taken beside torch in one process" if "torch" in loaded else None
+
+
+def openvino_for_auto() -> str | None:
+    """`for_auto` of this process as it is now."""
+    return for_auto(openvino_obstacle() is None, sys.modules)
+
+
 class Compiled:
-    """A function from the input `image` to the named outputs, in arrays of their own. Callers take turns.
+    """What `onnxruntime.InferenceSession` is, as far as an engine needs it. Callers take turns.
 
     Args:
         path: ONNX file that has been checked.
-        outputs: names of the outputs that are wanted.
         threads: of one inference; 0 = OpenVINO's choice.
+        options: more of OpenVINO's properties, such as {"INFERENCE_PRECISION_HINT": "f32"}.
 
     Attributes:
+        names: of the outputs.
+        arithmetic: "bf16" or "f32", or another that the options ask for: what most of the file is computed in.
         description: version and arithmetic, e.g. "2026.4.1, computing in bf16".
 
-    Raises ValueError if OpenVINO can not compile the file.
+    Raises ValueError if OpenVINO can not be loaded, or not compile the file.
     """
 
-    def __init__(self, path: Path, outputs: Sequence[str], threads: int) -> None:
-        import openvino
-
-        options: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    def __init__(self, path: Path, threads: int, options: Mapping[str, str | int] | None = None) -> None:
+        wanted: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **(options or {})}
         if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
+            wanted["INFERENCE_NUM_THREADS"] = threads
         try:
+            import openvino
+
             core = openvino.Core()
-            compiled = core.compile_model(core.read_model(path), "CPU", options)
-        except RuntimeError as error:
+            compiled = core.compile_model(core.read_model(path), "CPU", wanted)
+        except (ImportError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: OpenVINO can not compile it ({reason})") from None
         self._request, self._lock = compiled.create_infer_request(), Lock()
-        self._outputs = {name: compiled.output(name) for name in outputs}
-        arithmetic = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self._outputs = {name: output for output in compiled.outputs for name in output.get_names()}
+        self.names = tuple(self._outputs)
+        self.arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         version = openvino.__version__.split("-")[0]
-        self.description = f"{version}, computing in {arithmetic}"
+        self.description = f"{version}, computing in {self.arithmetic}"
 
-    def __call__(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
-        """(B, h, w, 3) uint8 -> the outputs by name."""
+    def run(self, names: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The named outputs, in arrays of the caller's own, of the input {"image": (B, h, w, 3) uint8 RGB}."""
         with self._lock:
-            found = self._request.infer({"image": tensor}, share_inputs=True, share_outputs=True)
-            return {name: np.array(found[output]) for name, output in self._outputs.items()}
+            found = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+            return [np.array(found[self._outputs[name]]) for name in names]

@@ -17,13 +17,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from perception.jsonfile import shown
 
-__all__ = ["MAX_BATCH", "SUMS", "check_metadata", "check_model", "check_model_file", "check_sum"]
+__all__ = [
+    "MAX_BATCH",
+    "SUMS",
+    "Contract",
+    "Tensor",
+    "check_metadata",
+    "check_model",
+    "check_model_file",
+    "check_sum",
+]
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 MAX_NODES = 100_000  # the bundled model has 829
@@ -42,17 +52,36 @@ BITS = {  # TensorProto.DataType -> bits of one number
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128,
     16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
 }  # fmt: skip
+NAMES = {1: "float", 2: "uint8"}  # TensorProto.DataType, of the inputs and outputs that a model of ours has
 
 
-def check_model_file(path: Path) -> None:
-    """Raise ValueError, in one line, if `path` is not a model file that may be loaded; OSError if it can't be read."""
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output as the file declares it."""
+
+    name: str
+    dtype: str  # "float", "uint8", or the number of another type
+    shape: tuple[int | None, ...]  # None = open
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a file declares, in its own order: nothing of it has been run."""
+
+    properties: Mapping[str, str]  # metadata_props
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def check_model_file(path: Path) -> Contract:
+    """What the file declares. Raises ValueError, in one line, if it may not be loaded; OSError if it can't be read."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{path}: not a model of this project: expected at most {MAX_BYTES} bytes, but it has {size}")
     content = path.read_bytes()
     check_sum(path, content)
     try:
-        check_model(content)
+        return check_model(content)
     except ValueError as error:
         raise ValueError(f"{path}: not a model that may be loaded: {error}; export it again") from None
 
@@ -143,25 +172,43 @@ def message(
         yield number, value
 
 
-def check_model(content: bytes) -> None:
+def check_model(content: bytes) -> Contract:
     """Walk an ONNX ModelProto. Raises ValueError that says what it may not contain."""
     graphs = 0
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    entries: list[tuple[str, str]] = []
     for number, value in message(memoryview(content), {7: BYTES, 14: BYTES, 20: BYTES, 25: BYTES}):
         if number == 7:
             graphs += 1
-            check_graph(value)
+            inputs, outputs = check_graph(value)
         elif number == 14:
             if len(value) > MAX_METADATA:
                 raise ValueError(f"its metadata may have {MAX_METADATA} bytes, but has {len(value)}")
+            entries.append(property_of(value))
         else:
             raise ValueError(f"it holds {'training parts' if number == 20 else 'functions'}")
     if graphs != 1:
         raise ValueError(f"expected an ONNX file with one graph, but found {graphs or 'none'}")
+    properties = dict(entries)
+    if len(properties) < len(entries):
+        raise ValueError("its metadata has a key twice")
+    return Contract(properties, inputs, outputs)
 
 
-def check_graph(data: memoryview) -> None:
-    """Walk a GraphProto: nodes, constants, inputs and outputs. Raises ValueError."""
+def property_of(data: memoryview) -> tuple[str, str]:
+    """(key, value) of a StringStringEntryProto. Raises ValueError if they are no text."""
+    parts = dict(message(data, {1: BYTES, 2: BYTES}, frozenset({1, 2})))
+    try:
+        return bytes(parts.get(1, b"")).decode(), bytes(parts.get(2, b"")).decode()
+    except UnicodeDecodeError:
+        raise ValueError("its metadata is not text") from None
+
+
+def check_graph(data: memoryview) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Walk a GraphProto: nodes and constants; returns the inputs and outputs. Raises ValueError."""
     nodes = 0
+    values: dict[int, list[Tensor]] = {11: [], 12: [], 13: []}  # inputs, outputs, what is between
     for number, value in message(data, {1: BYTES, 5: BYTES, 11: BYTES, 12: BYTES, 13: BYTES, 15: BYTES}):
         if number == 1:
             nodes += 1
@@ -171,9 +218,10 @@ def check_graph(data: memoryview) -> None:
         elif number == 15:
             raise ValueError("it holds sparse constants")
         else:
-            check_value(value)
+            values[number].append(check_value(value))
     if not 0 < nodes <= MAX_NODES:
         raise ValueError(f"expected 1 to {MAX_NODES} nodes in the graph, but it has {nodes}")
+    return tuple(values[11]), tuple(values[12])
 
 
 def check_node(data: memoryview) -> None:
@@ -227,14 +275,25 @@ def check_tensor(data: memoryview) -> None:
         raise ValueError(f"the constant {name!r} has fewer numbers than its shape says")
 
 
-def check_value(data: memoryview) -> None:
+def check_value(data: memoryview) -> Tensor:
     """Walk a ValueInfoProto, an input or output. Raises ValueError if its sizes are not sane."""
-    for _, kind in message(data, {2: BYTES}, frozenset({2})):  # type
-        for _, tensor in message(kind, {1: BYTES}, frozenset({1})):  # tensor_type
-            for _, shape in message(tensor, {2: BYTES}, frozenset({2})):
-                sizes = [size for _, dim in message(shape, {1: BYTES}) for _, size in message(dim, {1: VARINT})]
-                if len(sizes) > 16 or prod(sizes) >= MAX_BYTES:
-                    raise ValueError("an input or output has no sane shape")
+    name, dtype = "", 0
+    sizes: list[int | None] = []
+    for number, value in message(data, {1: BYTES, 2: BYTES}, frozenset({1, 2})):  # name, type
+        if number == 1:
+            name = text(value)
+            continue
+        for _, tensor in message(value, {1: BYTES}, frozenset({1})):  # tensor_type
+            for part, inner in message(tensor, {1: VARINT, 2: BYTES}, frozenset({1, 2})):  # elem_type, shape
+                if part == 1:
+                    dtype = inner
+                    continue
+                for _, dim in message(inner, {1: BYTES}):
+                    sizes.append(dict(message(dim, {1: VARINT}, frozenset({1}))).get(1))
+    known = [size for size in sizes if size is not None]
+    if len(sizes) > 16 or prod(known) >= MAX_BYTES:
+        raise ValueError("an input or output has no sane shape")
+    return Tensor(name, NAMES.get(dtype, str(dtype)), tuple(sizes))
 
 
 def text(value: memoryview) -> str:

@@ -1,4 +1,4 @@
-"""A model file -> a session of ONNX Runtime that runs on the provider asked for, and the reason why that one.
+"""A model file -> a session that runs on the provider asked for, and the reason why that one.
 
 ONNX Runtime falls back to the CPU with no more than a log line, and lists CUDA as available on machines without a GPU.
 So what was asked for is compared with what the session got, node by node. The GPU paths are written against ONNX
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perception.execution.compiled import openvino_obstacle
+from perception.execution.compiled import Compiled, openvino_for_auto, openvino_obstacle
 from perception.execution.faults import known_faults
 from perception.execution.libraries import REMEDY, Gpu, cuda_driver, tensorrt_version, why_not
 from perception.execution.providers import (
@@ -44,14 +44,15 @@ class ProviderError(ValueError):
 class Started(NamedTuple):
     """A session, and what runs it."""
 
-    session: Any  # onnxruntime.InferenceSession
-    provider: str  # "tensorrt", "cuda", "openvino" (which computes, while the session only knows the file) or "cpu"
+    session: Any  # onnxruntime.InferenceSession, or Compiled, which has its `run`
+    provider: str  # "tensorrt", "cuda", "openvino" or "cpu"
     reason: str  # why that one, and which nodes run elsewhere
     cuda_graph: bool  # whether its runs are recorded
 
 
 def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Started:
-    """Load `path` on `provider`; "auto" takes CUDA where it works, else the CPU.
+    """Load `path` on `provider`; "auto" takes CUDA where it works, else OpenVINO as `openvino_for_auto` says, else
+    the CPU.
 
     Raises:
         ProviderError: the provider asked for can not run this model here.
@@ -64,8 +65,7 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
     if provider == "openvino":
         if obstacle := openvino_obstacle():
             raise ProviderError(f"provider openvino can not run here: {'; '.join(obstacle)}; or use --provider cpu")
-        facts = _session(path, [(ORT_NAMES["cpu"], {})], 1, optimise=False)  # only to tell what the file is
-        return Started(facts, "openvino", "as asked for", False)
+        return _compiled(path, threads, "as asked for")
     if provider != "auto":
         if provider != "cpu" and (missing := why_not(provider)):
             raise ProviderError(f"provider {provider} can not run here: {missing}; or use --provider cpu")
@@ -76,7 +76,19 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
             return _started(path, "cuda", threads, gpu, "NVIDIA GPU found", strict=False)
         except ProviderError as error:
             missing = str(error)
-    return _started(path, "cpu", threads, gpu, missing, strict=True)
+    obstacle = openvino_for_auto()
+    if obstacle is None:
+        try:
+            return _compiled(path, threads, missing)
+        except ValueError as error:
+            obstacle = str(error)
+    return _started(path, "cpu", threads, gpu, f"{missing}; {obstacle}", strict=True)
+
+
+def _compiled(path: Path, threads: int, reason: str) -> Started:
+    """The file in OpenVINO; the reason also says its version and arithmetic."""
+    session = Compiled(path, threads)
+    return Started(session, "openvino", f"{reason}; {session.description}", False)
 
 
 def _started(path: Path, provider: str, threads: int, gpu: GpuOptions, reason: str, strict: bool) -> Started:

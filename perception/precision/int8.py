@@ -36,10 +36,13 @@ def quantizable(model: ModelProto) -> dict[str, list[str]]:
 
 
 def measure_ranges(model: ModelProto, images: Sequence[np.ndarray]) -> Ranges:
-    """Range of every tensor around a convolution, over `images` (h, w, 3) uint8 RGB, but for a TAIL on either side."""
+    """Range of every tensor around a layer, over `images` (h, w, 3) uint8 RGB, but for a TAIL on either side."""
     links = linked(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
     wanted: set[str] = set()
     for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            wanted.add(node.input[0])
         if node.op_type == "Conv":
             wanted.update([node.input[0], node.output[0]])
             for reader in links.readers[node.output[0]]:
@@ -65,16 +68,19 @@ def measure_ranges(model: ModelProto, images: Sequence[np.ndarray]) -> Ranges:
     return ranges
 
 
-def quantize(model: ModelProto, ranges: Ranges, nodes: Collection[str]) -> ModelProto:
-    """The graph with the layers `nodes` in int8; additions between quantized convolutions follow them."""
-    return Quantizer(model, ranges, set(nodes)).result()
+def quantize(model: ModelProto, ranges: Ranges, nodes: Collection[str], static: bool = False) -> ModelProto:
+    """The graph with the layers `nodes` in int8; additions between quantized convolutions follow them.
+
+    `static`: MatMuls by measured ranges too. OpenVINO computes such MatMuls in int8, the others not at all.
+    """
+    return Quantizer(model, ranges, set(nodes), static).result()
 
 
 class Quantizer:
     """One pass over a graph."""
 
-    def __init__(self, model: ModelProto, ranges: Ranges, chosen: set[str]) -> None:
-        self.source, self.ranges, self.chosen = model, ranges, chosen
+    def __init__(self, model: ModelProto, ranges: Ranges, chosen: set[str], static: bool) -> None:
+        self.source, self.ranges, self.chosen, self.static = model, ranges, chosen, static
         self.links: Links = linked(model)
         self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self.nodes: list[NodeProto] = []
@@ -90,7 +96,7 @@ class Quantizer:
             if node.name in self.chosen and node.op_type == "Conv":
                 self.conv(node)
             elif node.name in self.chosen and node.op_type == "MatMul":
-                self.matmul(node)
+                (self.static_matmul if self.static else self.dynamic_matmul)(node)
             elif self.joins(node):
                 self.add_quantized(node, [self.twin(name) for name in node.input])
             else:
@@ -182,20 +188,30 @@ class Quantizer:
             made.append(f"{node.name}.bias")
         self.add_quantized(node, made)
 
-    def matmul(self, node: NodeProto) -> None:
-        """x (..., K) by w (K, N) -> DynamicQuantizeMatMul, once ONNX Runtime has fused it."""
-        x, name = node.input[0], node.input[1]
+    def matmul_weight(self, name: str) -> list[str]:
+        """w (K, N) in int8 a column, its scales, its zero points."""
         weight = self.weights[name]
         scale = np.maximum(np.abs(weight).max(0) / 127, 1e-8).astype(np.float32)  # (N,)
-        if x not in self.dynamic:
-            self.dynamic[x] = f"{x}.d8", f"{x}.d_scale", f"{x}.d_zero"
-            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], self.dynamic[x], f"{x}.dynamic"))
-        whole, x_scale, x_zero = self.dynamic[x]
-        fixed = [
+        return [
             self.constant(f"{name}.i8", np.clip(np.rint(weight / scale), -127, 127).astype(np.int8)),
             self.constant(f"{name}.scale", scale),
             self.constant(f"{name}.zero", np.zeros(weight.shape[1], np.int8)),
         ]
+
+    def static_matmul(self, node: NodeProto) -> None:
+        """x (..., K) by w (K, N), both quantized and widened; the product stays in float."""
+        x, fixed = self.twin(node.input[0]), self.matmul_weight(node.input[1])
+        widened = f"{node.name}.weight"
+        self.nodes.append(helper.make_node("DequantizeLinear", fixed, [widened], f"{node.name}.widen", axis=1))
+        self.nodes.append(helper.make_node("MatMul", [x, widened], list(node.output), node.name))
+
+    def dynamic_matmul(self, node: NodeProto) -> None:
+        """x (..., K) by w (K, N) -> DynamicQuantizeMatMul, once ONNX Runtime has fused it."""
+        x, fixed = node.input[0], self.matmul_weight(node.input[1])
+        if x not in self.dynamic:
+            self.dynamic[x] = f"{x}.d8", f"{x}.d_scale", f"{x}.d_zero"
+            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], self.dynamic[x], f"{x}.dynamic"))
+        whole, x_scale, x_zero = self.dynamic[x]
         made = f"{node.name}.i32", f"{node.name}.sum", f"{node.name}.scale"
         self.nodes += [
             helper.make_node("MatMulInteger", [whole, fixed[0], x_zero, fixed[2]], [made[0]], f"{node.name}.integer"),

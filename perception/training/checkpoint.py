@@ -36,7 +36,7 @@ from perception.revision import revision
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata", "network_config",
+    "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata", "network_config",
     "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save", "save_weights",
     "write",
 ]  # fmt: skip
@@ -198,6 +198,18 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **fitting})
     return sorted(own.keys() - fitting.keys())
+
+
+def at_size(network: Network, hw: tuple[int, int]) -> Network:
+    """The same weights for inputs of another height and width, ready to predict: the position embedding is resampled.
+
+    Raises ValueError if `hw` are no multiples of 32.
+    """
+    sized = Network(replace(network.config, hw=hw))
+    new = adopt(sized, network.state_dict(), network.config)
+    if new:
+        raise ValueError(f"{new[0]} has another shape at {hw[0]}x{hw[1]}: such a network has one input size")
+    return sized.eval()
 
 
 def metadata(network: Network, meta: Mapping[str, Any]) -> Metadata:
