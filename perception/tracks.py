@@ -37,11 +37,11 @@ class TrackerConfig:
 
     high_score: float = 0.45
     """Detections from here on choose their track first, and only they begin new ones."""
-    low_score: float = 0.2
+    low_score: float = 0.15
     """Detections below this are ignored; those between only continue tracks."""
     min_iou: float = 0.2
     """Overlap that a confident detection needs with the predicted box, both grown by `margin_sigmas`."""
-    min_iou_low: float = 0.4
+    min_iou_low: float = 0.3
     """The same for a weak detection, which may well be something else, and for a track not yet confirmed."""
     margin_sigmas: float = 2.0
     """Boxes are compared after growing by so many standard deviations of the prediction, at most half their size."""
