@@ -322,7 +322,7 @@ def predict(mean: np.ndarray, cov: np.ndarray, dt: float, config: TrackerConfig)
 
 def _unbiased(rate: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """`rate` so much nearer to 0 that its square has no part that is noise, which would seem to come nearer."""
-    return np.sign(rate) * np.sqrt((rate**2 - variance).clip(0))
+    return np.asarray(np.sign(rate) * np.sqrt((rate**2 - variance).clip(0)))
 
 
 def correct(
