@@ -21,7 +21,7 @@ from perception.execution.modelfile import check_model_file
 from perception.network.network import Network
 from perception.training.checkpoint import network_config
 
-__all__ = ["network_from_onnx", "settle_norms"]
+__all__ = ["network_from_onnx", "read_file", "settle_norms"]
 
 PREFIX = "network."  # export.Stages holds the network under this name
 BRANCHES = ("boxes.one_to_many.", "boxes.one_to_one.")
@@ -33,21 +33,8 @@ def network_from_onnx(path: Path) -> Network:
     It answers like the file. Before it is trained, `settle_norms` has to see some images.
     Raises ValueError if the file is not one of ours, or its graph lacks weights; OSError if there is none.
     """
-    if path.is_file():
-        check_model_file(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in texts:
-        raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
-    config = Metadata.from_json(texts[METADATA_KEY]).config
-    if "network" not in config:
-        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
-    if kind := config.get("precision", {}).get("kind"):
-        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
-    network = Network(network_config(config))
+    model, about = read_file(path)
+    network = Network(network_config(about.config))
     found = named_weights(model.graph)
     own = network.state_dict()
     for conv, norm in folded_norms(network):
@@ -67,6 +54,29 @@ def network_from_onnx(path: Path) -> Network:
         raise ValueError(f"{path} has no weights for {missing[0]} ({len(missing)} are missing); export it anew")
     network.load_state_dict(own | {name: value for name, value in found.items() if name in own})
     return network
+
+
+def read_file(path: Path) -> tuple[onnx.ModelProto, Metadata]:
+    """A file of perception.export that can be trained on, and what it says of itself, "network" in its config.
+
+    Raises ValueError if it is none, OSError if there is none.
+    """
+    if path.is_file():
+        check_model_file(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in texts:
+        raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
+    about = Metadata.from_json(texts[METADATA_KEY])
+    config = about.config
+    if "network" not in config:
+        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
+    if kind := config.get("precision", {}).get("kind"):
+        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
+    return model, about
 
 
 def named_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
