@@ -123,6 +123,7 @@ PAGES: Mapping[str, Callable[[Result, Path], list[str]]] = {
     "latency": latency_page,
     "live_fps": rows_page("The whole loop beside the model alone"),
     "scaling": scaling_page,
+    "compression": rows_page("Smaller networks: accuracy against latency"),
     "accuracy": rows_page("Accuracy beside other systems"),
     "train_throughput": rows_page("Training throughput"),
     "pretrain_throughput": rows_page("Pretraining throughput"),

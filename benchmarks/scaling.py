@@ -19,7 +19,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -92,9 +92,7 @@ def width_of(height: int) -> int:
 
 def exports(model: Path, heights: Sequence[int], folder: Path) -> dict[int, Path]:
     """Number of pixels -> the same network exported for that input size."""
-    from perception.export import export  # torch; the other parts do without
-    from perception.network.network import Network
-    from perception.training.checkpoint import adopt, metadata
+    from benchmarks.variants import resized, write  # torch; the other parts do without
     from perception.training.from_onnx import network_from_onnx
 
     trained, files = network_from_onnx(model), {}
@@ -102,12 +100,9 @@ def exports(model: Path, heights: Sequence[int], folder: Path) -> dict[int, Path
         image = next(iter(source)).image
     for height in heights:
         hw = (height, width_of(height))
-        network = Network(replace(trained.config, hw=hw)).eval()
-        adopt(network, dict(trained.state_dict()), trained.config)
-        heads = (*(["boxes"] if network.boxes is not None else []), *network.masks)
-        path = folder / f"{hw[0]}x{hw[1]}.onnx"
-        export(network, heads, metadata(network, {}).to_json(), [tensor_from_frame(image, hw)[0]], path)
-        files[hw[0] * hw[1]] = path
+        files[hw[0] * hw[1]] = write(
+            resized(trained, hw), folder / f"{hw[0]}x{hw[1]}.onnx", [tensor_from_frame(image, hw)[0]]
+        )
         print(f"exported for input {hw[1]}x{hw[0]}", flush=True)
     return files
 

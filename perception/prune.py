@@ -152,7 +152,8 @@ def body(config: PruneConfig) -> dict[str, Any]:
         print(f"blocks that went, of {len(found) + len(gone)}, in that order: {', '.join(map(str, gone))}")
     print("heads, hidden units: " + ", ".join(f"{h} {u}" for h, u in network.config.blocks))
     for name, facts in (("before", before), ("after", after)):
-        print(f"{name}: {facts['parameters'] / 1e6:.2f} M parameters, loss {facts['loss']:.4f} on {config.images} images")
+        size = f"{facts['parameters'] / 1e6:.2f} M parameters"
+        print(f"{name}: {size}, loss {facts['loss']:.4f} on {config.images} images")
     return {"out": str(config.out), "shape": network.config.blocks, **asked, "before": before, "after": after}
 
 

@@ -1,10 +1,11 @@
-"""A trained network -> a smaller one: blocks, attention heads and hidden units of the ViT that matter least are removed.
+"""A trained network -> a smaller one: the blocks, attention heads and hidden units of its ViT that matter least go.
 
 A head or a hidden unit is judged by what the loss would change, to first order, without it: its weights times their
-gradients, added up over all weights that read it, squared and averaged over batches (Molchanov et al., arXiv:1906.10771).
-All blocks compete. A whole block is too much for a first order: each is left out in turn, and the one that is missed
-least goes. What is left then takes over, as far as a linear map can, what the removed units gave: least squares on the
-activations that were seen (ThiNet, arXiv:1707.06342; He et al., arXiv:1707.06168). No weight is trained here.
+gradients, added up over all weights that read it, squared and averaged over batches (Molchanov et al.,
+arXiv:1906.10771). The units of all blocks compete. A whole block is too much for a first order: each is left out in
+turn, and the one that is missed least goes. What is left then takes over, as far as a linear map can, what the removed
+heads and hidden units gave: least squares on the activations that were seen (ThiNet, arXiv:1707.06342; He et al.,
+arXiv:1707.06168). No weight is trained here.
 
 Legend: H = heads of a block, U = hidden units of its MLP, D = width of the transformer, d = width of a head.
 """
@@ -53,7 +54,9 @@ def remove_blocks(network: Network, count: int, loss: Loss, batches: Sequence[Ba
     """
     numbers = list(range(len(blocks_of(network))))
     if not 0 <= count < len(numbers):
-        raise ValueError(f"the Vision Transformer has {len(numbers)} blocks; expected 0 to {len(numbers) - 1} to remove")
+        raise ValueError(
+            f"the ViT has {len(numbers)} blocks; expected 0 to {len(numbers) - 1} to remove, but got {count}"
+        )
     gone = []
     for _ in range(count):
         losses = []
