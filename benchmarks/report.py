@@ -133,6 +133,7 @@ PAGES: Mapping[str, Callable[[Result, Path], list[str]]] = {
     "tracking": tracking_page,
     "tracking_cost": rows_page("What camera-motion compensation costs"),
     "geometry": rows_page("Distance and time to collision"),
+    "compression": rows_page("Smaller networks: accuracy against latency"),
     "accuracy": rows_page("Accuracy beside other systems"),
     "train_throughput": rows_page("Training throughput"),
     "pretrain_throughput": rows_page("Pretraining throughput"),

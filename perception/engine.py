@@ -202,7 +202,7 @@ def _check_contract(contract: Contract, metadata: Metadata) -> int | None:
         )
         if tensor.dtype != dtype or not fits:
             want, have = (
-                f"{str(tuple('any' if size is None else size for size in sizes))} tensor({kind})".replace("'", "")
+                f"{tuple('any' if size is None else size for size in sizes)!s} tensor({kind})".replace("'", "")
                 for sizes, kind in ((shape, dtype), (tensor.shape, tensor.dtype))
             )
             raise ValueError(f"by its metadata `{name}` is {want}, but in the graph {have}")

@@ -69,8 +69,13 @@ class Stick:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([], "--data"), (["--data", "nowhere"], "nowhere"), (["--data", "x", "--rounds", "0"], "1 or"),
-     (["--data", "x", "--processes", "1", "3"], "multiple of 3"), (["--data", "x", "--processes", "2", "2"], "different")],
+    [
+        ([], "--data"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "x", "--rounds", "0"], "1 or"),
+        (["--data", "x", "--processes", "1", "3"], "multiple of 3"),
+        (["--data", "x", "--processes", "2", "2"], "different"),
+    ],
 )
 def test_mistakes_are_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:

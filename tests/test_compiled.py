@@ -178,7 +178,10 @@ def test_auto_falls_back_to_the_cpu_and_says_why(
     )
     monkeypatch.setattr(session, "openvino_for_auto", lambda: None)
     engine = Engine(tiny_model)
-    assert (engine.provider, engine.provider_reason) == ("openvino", "OpenVINO: no NVIDIA GPU; 2026.9, computing in bf16")
+    assert (engine.provider, engine.provider_reason) == (
+        "openvino",
+        "OpenVINO: no NVIDIA GPU; 2026.9, computing in bf16",
+    )
     strange = shutil.copy(tiny_model, tmp_path / "strange.onnx")
     assert Engine(strange).provider_reason == "CPU: no NVIDIA GPU; OpenVINO can not compile it (an operator)"
 
