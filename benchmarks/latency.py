@@ -104,29 +104,27 @@ class Candidate:
 
     def __post_init__(self) -> None:
         self.model = Model(self.engine)
-        self._tensor = np.zeros((self.batch, *self.engine.input_hw, 3), np.uint8)
+        self._tensor = np.zeros((self.batch, *self.engine.input_hw, 3), np.uint8)  # an open batch is what we say
         names = self.engine.metadata.box_names
         self._tracker = Tracker(box_names=names) if names else Tracker()
         self._count = 0
 
     def answer(self, frames: Sequence[np.ndarray]) -> list[Result]:
         """What `frame` is: (H, W, 3) uint8 BGR frames, a batch of them at most -> their results."""
-        letterboxes = [self.model.prepare(frame, self._tensor[i : i + 1]) for i, frame in enumerate(frames)]
+        letterboxes = [self.model.prepare(frame, self._tensor, i) for i, frame in enumerate(frames)]
         outputs = self.model.infer(self._tensor)
-        one_by_one = [{name: value[i : i + 1] for name, value in outputs.items()} for i in range(len(frames))]
-        return [self.model.result(mine, letterbox) for mine, letterbox in zip(one_by_one, letterboxes, strict=True)]
+        return [self.model.result(outputs, letterbox, i) for i, letterbox in enumerate(letterboxes)]
 
     def once(self, frames: Sequence[np.ndarray], fps: float) -> dict[str, float]:
         """ms of every stage on a batch of frames."""
         batch = [frames[(self._count + i) % len(frames)] for i in range(self.batch)]
         spent: dict[str, float] = {}
         spent["preprocess"], letterboxes = timed(
-            lambda: [self.model.prepare(frame, self._tensor[i : i + 1]) for i, frame in enumerate(batch)]
+            lambda: [self.model.prepare(frame, self._tensor, i) for i, frame in enumerate(batch)]
         )
         spent["inference"], outputs = timed(lambda: self.engine.run(self._tensor))
-        parts = [{name: value[i : i + 1] for name, value in outputs.items()} for i in range(self.batch)]
         spent["postprocess"], results = timed(
-            lambda: [self.model.result(part, box) for part, box in zip(parts, letterboxes, strict=True)]
+            lambda: [self.model.result(outputs, box, i) for i, box in enumerate(letterboxes)]
         )
         at = [(self._count + i) / fps for i in range(self.batch)]
         self._count += self.batch

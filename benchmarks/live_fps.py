@@ -138,11 +138,12 @@ def one_thread(path: str, model: Model, count: int) -> float:
         sinks = []
         frames = 0
         begin = perf_counter()
-        for passage in arrived(every(source, False, Stop())):
+        for batch in arrived(every(([frame] for frame in source), False, Stop())):
+            (passage,) = stages.infer(stages.prepare(batch))
             if not sinks:
                 about = {"model": "", "source": source.name}
                 sinks = open_sinks(("records", "video"), Path(folder), **about, fps=source.fps, first=passage.frame)
-            for stage in (stages.prepare, stages.infer, stages.follow, *map(stages.into, sinks)):
+            for stage in (stages.follow, *map(stages.into, sinks)):
                 stage(passage)
             frames += 1
             if frames == count:

@@ -34,6 +34,7 @@ __all__ = ["Watch", "cpu_seconds", "machine", "markdown", "peak_mb", "reset_peak
 
 SCHEMA = 1
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-gpu", "onnxruntime", "av", "scipy", "torch", "timm")
+VECTOR_UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 STEAL, OTHERS, FREQUENCY, YARDSTICK = 0.02, 0.05, 0.05, 0.10  # from here on a machine counts as noisy
 
 
@@ -49,7 +50,9 @@ def machine() -> dict[str, Any]:
         or platform.processor(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "vector_units": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8") if flag in flags],
+        "vector_units": [
+            flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags
+        ],
         "virtual": "hypervisor" in flags,
         "memory_gb": round(int(memory["MemTotal"]) / 1e6, 1) if "MemTotal" in memory else None,
         "gpus": names,

@@ -7,7 +7,9 @@ fitted to every round (least squares in logarithms). The table says the median o
 proportional, 0 is no growth. Parts:
 
 - pixels: the engine alone, on exports of the same network with its position embedding fitted to each input size;
-- cameras: a time for one frame of each camera in perception.live with records, without video;
+- cameras: a time for one frame of each camera in perception.live with records, without video; once with a call of the
+  model for each camera, and once with one for all of them, by an export of the same weights with --batch. Both take
+  turns in every round, so that their ratio is paired; with 1 camera they are the same, which shows the noise;
 - objects: the tracker, and the drawing of its tracks, on boxes that drift over a 1280x720 frame;
 - length: the peak resident memory of perception.live with records and video while a clip plays over and over. The
   lengths run from the shortest to the longest in one process, which keeps what it has; so growth is not hidden.
@@ -19,10 +21,11 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -42,6 +45,7 @@ from perception.tracks import Tracker
 
 Part = Literal["pixels", "cameras", "objects", "length"]
 SCENE_HW = (720, 1280)
+SINGLE, BATCHED = "perception.live", "perception.live, one call"
 WARM_UP = 5  # frames of a scene before the first that counts: tracks are confirmed by then
 
 
@@ -79,6 +83,14 @@ class ScalingConfig:
             raise ValueError(f"--frames and --rounds must be 1 or more, but got {self.frames} and {self.rounds}")
 
 
+class Work(NamedTuple):
+    """What is measured at several sizes."""
+
+    of: str  # what a size counts
+    unit: str  # of a cost
+    costs: Mapping[int, Callable[[], float]]  # size -> what measures its cost once
+
+
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """b of cost = a * size ** b, by least squares in logarithms."""
     slope, _ = np.polyfit(np.log(sizes), np.log(costs), 1)
@@ -90,47 +102,45 @@ def width_of(height: int) -> int:
     return max(32, round(height * 7 / 4 / 32) * 32)
 
 
-def exports(model: Path, heights: Sequence[int], folder: Path) -> dict[int, Path]:
-    """Number of pixels -> the same network exported for that input size."""
-    from perception.export import export  # torch; the other parts do without
-    from perception.network.network import Network
-    from perception.training.checkpoint import adopt, metadata
+def exports(model: Path, inputs: Sequence[tuple[tuple[int, int] | None, int]], folder: Path) -> list[Path]:
+    """The same network exported for each input: (height, width), None for its own, and frames in one call."""
+    from benchmarks.variants import write  # torch; the other parts do without
+    from perception.training.checkpoint import at_size
     from perception.training.from_onnx import network_from_onnx
 
-    trained, files = network_from_onnx(model), {}
+    trained, files = network_from_onnx(model), []
     with open_source(demo_source()[0]) as source:
         image = next(iter(source)).image
-    for height in heights:
-        hw = (height, width_of(height))
-        network = Network(replace(trained.config, hw=hw)).eval()
-        adopt(network, dict(trained.state_dict()), trained.config)
-        heads = (*(["boxes"] if network.boxes is not None else []), *network.masks)
-        path = folder / f"{hw[0]}x{hw[1]}.onnx"
-        export(network, heads, metadata(network, {}).to_json(), [tensor_from_frame(image, hw)[0]], path)
-        files[hw[0] * hw[1]] = path
-        print(f"exported for input {hw[1]}x{hw[0]}", flush=True)
+    for hw, batch in inputs:
+        hw = hw or trained.config.hw
+        path = folder / f"{hw[0]}x{hw[1]}-{batch}.onnx"
+        files.append(write(at_size(trained, hw), path, [tensor_from_frame(image, hw)[0]], batch=batch))
+        print(f"exported for {batch} x {hw[1]}x{hw[0]}", flush=True)
     return files
 
 
-def of_pixels(config: ScalingConfig, folder: Path) -> dict[int, Callable[[], float]]:
+def of_pixels(config: ScalingConfig, folder: Path) -> dict[str, Work]:
     """Pixels of the input -> ms of the engine."""
-    engines = {
-        size: Engine(path, "cpu")
-        for size, path in exports(config.model or BUNDLED_MODEL, config.heights, folder).items()
-    }
+    shapes = [(height, width_of(height)) for height in config.heights]
+    files = exports(config.model or BUNDLED_MODEL, [(hw, 1) for hw in shapes], folder)
+    engines = {h * w: Engine(path, "cpu") for (h, w), path in zip(shapes, files, strict=True)}
     grey = {size: np.full((1, *engine.input_hw, 3), 114, np.uint8) for size, engine in engines.items()}
 
     def cost(size: int) -> float:
         engines[size].run(grey[size])
         return median(timed(lambda: engines[size].run(grey[size]))[0] for _ in range(config.frames))
 
-    return {size: lambda size=size: cost(size) for size in engines}  # type: ignore[misc]
+    return {"engine": Work("pixels of input", "ms", {size: partial(cost, size) for size in engines})}
 
 
-def of_cameras(config: ScalingConfig, model: Model, path: str) -> dict[int, Callable[[], float]]:
-    """Cameras -> ms for a frame of each."""
+def of_cameras(config: ScalingConfig, path: str, folder: Path) -> dict[str, Work]:
+    """Cameras -> ms for a frame of each, with a call of the model for each of them and with one call for all."""
+    single = load(config.model, "cpu")
+    many = [count for count in config.cameras if count > 1]
+    files = exports(config.model or BUNDLED_MODEL, [(None, count) for count in many], folder)
+    batched = {1: single} | {count: load(file, "cpu") for count, file in zip(many, files, strict=True)}
 
-    def cost(count: int) -> float:
+    def cost(count: int, model: Model) -> float:
         with ExitStack() as opened:
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             sources = [opened.enter_context(open_source(path)) for _ in range(count)]
@@ -138,7 +148,23 @@ def of_cameras(config: ScalingConfig, model: Model, path: str) -> dict[int, Call
             ms, summary = timed(lambda: process(live, model, sources, Stop()))
         return ms * count / summary["frames"]
 
-    return {count: lambda count=count: cost(count) for count in config.cameras}  # type: ignore[misc]
+    rows = {SINGLE: dict.fromkeys(config.cameras, single), BATCHED: {count: batched[count] for count in config.cameras}}
+    return {
+        name: Work("cameras", "ms", {count: partial(cost, count, model) for count, model in models.items()})
+        for name, models in rows.items()
+    }
+
+
+def gains(costs: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, list[float]]:
+    """Cameras -> how many times as fast one call for all is as one for each, in every round."""
+    pairs = {size: zip(costs[SINGLE][size], costs[BATCHED][size], strict=True) for size in costs[SINGLE]}
+    return {str(size): [round(single / one, 4) for single, one in pair] for size, pair in pairs.items()}
+
+
+def gains_table(gains: Mapping[str, Sequence[float]]) -> str:
+    """Markdown."""
+    lines = [[count, f"{median(r):.3f} ({min(r):.3f} to {max(r):.3f})"] for count, r in gains.items()]
+    return markdown(("cameras", "one call for all is faster, times: median (range)"), lines)
 
 
 def scene(objects: int, number: int) -> Detections:
@@ -154,7 +180,7 @@ def scene(objects: int, number: int) -> Detections:
     return Detections(boxes, np.full(objects, 0.8, np.float32), np.zeros(objects, np.int64))
 
 
-def of_objects(config: ScalingConfig) -> dict[str, dict[int, Callable[[], float]]]:
+def of_objects(config: ScalingConfig) -> dict[str, Work]:
     """ "tracker" and "overlay": objects -> ms a frame."""
     empty = np.zeros((*SCENE_HW, 3), np.uint8)
 
@@ -171,13 +197,14 @@ def of_objects(config: ScalingConfig) -> dict[str, dict[int, Callable[[], float]
         return median(samples[WARM_UP:])
 
     return {
-        name: {count: lambda count=count, drawn=drawn: cost(count, drawn) for count in config.objects}  # type: ignore[misc]
+        name: Work("objects", "ms", {count: partial(cost, count, drawn) for count in config.objects})
         for name, drawn in (("tracker", False), ("overlay", True))
     }
 
 
-def of_length(config: ScalingConfig, model: Model, path: str) -> dict[int, Callable[[], float]]:
+def of_length(config: ScalingConfig, path: str) -> dict[str, Work]:
     """Frames -> most MB while they are processed."""
+    model = load(config.model, "cpu")
 
     def cost(frames: int) -> float:
         with ExitStack() as opened:
@@ -187,7 +214,8 @@ def of_length(config: ScalingConfig, model: Model, path: str) -> dict[int, Calla
             process(LiveConfig(out=folder, max_frames=frames), model, [source], Stop())
         return peak_mb()
 
-    return {frames: lambda frames=frames: cost(frames) for frames in sorted(config.lengths)}  # type: ignore[misc]
+    costs = {frames: partial(cost, frames) for frames in sorted(config.lengths)}
+    return {"peak memory of perception.live": Work("frames", "MB", costs)}
 
 
 def fitted(costs: Mapping[int, Sequence[float]]) -> dict[str, Any]:
@@ -215,44 +243,51 @@ def table(curves: Mapping[str, Mapping[str, Any]]) -> str:
 def body(config: ScalingConfig) -> dict[str, Any]:
     """Measure the chosen parts, print the exponents."""
     path = config.source or demo_source()[0]
+    work: dict[str, Work] = {}
+    costs: dict[str, dict[int, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        work: dict[str, tuple[str, str, dict[int, Callable[[], float]]]] = {}  # name -> of what, unit, size -> cost
-        if "length" in config.parts or "cameras" in config.parts:
-            model = load(config.model, "cpu")
-        if "length" in config.parts:  # first, while the process is small
-            work["peak memory of perception.live"] = ("frames", "MB", of_length(config, model, path))
-        if "cameras" in config.parts:
-            work["perception.live"] = ("cameras", "ms", of_cameras(config, model, path))
-        if "objects" in config.parts:
-            work |= {name: ("objects", "ms", costs) for name, costs in of_objects(config).items()}
-        costs: dict[str, dict[int, list[float]]] = {}
+        makers: dict[Part, Callable[[], dict[str, Work]]] = {
+            "length": lambda: of_length(config, path),  # first, while the process is small
+            "cameras": lambda: of_cameras(config, path, Path(folder)),
+            "objects": lambda: of_objects(config),
+            "pixels": lambda: of_pixels(config, Path(folder)),
+        }
         watch = Watch()
-        for name, (_, _, sizes) in work.items():
-            costs[name] = in_turns(name, sizes, config.rounds, watch)
-        if "pixels" in config.parts:
-            work["engine"] = ("pixels of input", "ms", of_pixels(config, Path(folder)))
-            costs["engine"] = in_turns("engine", work["engine"][2], config.rounds, watch)
+        for part, make in makers.items():
+            if part in config.parts:
+                made = make()
+                work |= made
+                costs |= in_turns({name: one.costs for name, one in made.items()}, config.rounds, watch)
         noise = watch.result()
-    curves = {name: {"of": work[name][0], "unit": work[name][1], **fitted(costs[name])} for name in work}
+    curves = {name: {"of": one.of, "unit": one.unit, **fitted(costs[name])} for name, one in work.items()}
+    figures: dict[str, Any] = {"curves": curves}
     print(table(curves))
+    if BATCHED in costs:
+        figures["gains"] = gains(costs)
+        print(f"\n{gains_table(figures['gains'])}")
     rows = {
-        f"{name}, {size} {work[name][0]}": row(work[name][1], values)
+        f"{name}, {size} {work[name].of}": row(work[name].unit, values)
         for name, sizes in costs.items()
         for size, values in sizes.items()
     }
     asked = {"source": Path(path).name, "frames": config.frames, "rounds": config.rounds, "parts": list(config.parts)}
-    return result("scaling", asked, rows, noise, curves=curves)
+    return result("scaling", asked, rows, noise, **figures)
 
 
-def in_turns(name: str, sizes: Mapping[int, Callable[[], float]], rounds: int, watch: Watch) -> dict[int, list[float]]:
-    """Size -> its cost in every round."""
-    costs: dict[int, list[float]] = {size: [] for size in sizes}
+def in_turns(
+    work: Mapping[str, Mapping[int, Callable[[], float]]], rounds: int, watch: Watch
+) -> dict[str, dict[int, list[float]]]:
+    """Name -> size -> its cost in every round. Those of one size follow each other, and none is always first."""
+    costs: dict[str, dict[int, list[float]]] = {name: {size: [] for size in sizes} for name, sizes in work.items()}
+    names = list(work)
     for number in range(rounds):
         watch.mark()
-        for size, cost in sizes.items():
-            costs[size].append(cost())
-        found = json.dumps({size: round(values[-1], 3) for size, values in costs.items()})
-        print(f"{name}, round {number + 1}: {found}", flush=True)
+        for size in work[names[0]]:
+            for name in names if number % 2 == 0 else names[::-1]:
+                costs[name][size].append(work[name][size]())
+        for name in names:
+            found = json.dumps({size: round(values[-1], 3) for size, values in costs[name].items()})
+            print(f"{name}, round {number + 1}: {found}", flush=True)
     return costs
 
 

@@ -24,12 +24,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.machine import resident_mb
+from benchmarks.machine import Watch, resident_mb, result, row
 from perception import cli, live
 from perception.demo import demo_source
 from perception.engine import Provider
 from perception.frames import open_source
-from perception.model import load
+from perception.model import BUNDLED_MODEL, load
 from perception.sinks import Outcome, Sink
 from perception.sources import FrameSource
 from perception.structures import Frame
@@ -120,15 +120,35 @@ def soak(config: SoakConfig) -> dict[str, Any]:
     model = load(config.model, config.provider, threads=config.threads)
     print(model.provider_reason, flush=True)
     stop = live.Stop()
-    watch = Minutes(config, stop)
+    minutes, noise = Minutes(config, stop), Watch()
+    path = config.source or demo_source()[0]
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        looped = Looped(opened.enter_context(open_source(config.source or demo_source()[0])))
+        looped = Looped(opened.enter_context(open_source(path)))
         options = live.LiveConfig(out=folder, realtime=True, video=config.video, model=config.model)
-        summary = live.process(options, model, [opened.enter_context(looped)], stop, [watch])
-    found = verdict(watch.rows, config.settle_minutes)
+        summary = live.process(options, model, [opened.enter_context(looped)], stop, [minutes])
+    if not minutes.rows:
+        raise ValueError(f"the run ended before its first minute of {config.minute_s:g} s: {summary['ended']}")
+    del summary["files"]  # of a folder that is gone
+    found = verdict(minutes.rows, config.settle_minutes)
     print(f"verdict: {'passed' if found['passed'] else 'FAILED'} {found}")
-    return {"provider": model.provider_reason, "fps": looped.fps, **found, "minutes": watch.rows, "summary": summary}
+    return soak_result(config, Path(path).name, minutes.rows, noise.result(), {**found, "summary": summary})
+
+
+def soak_result(
+    config: SoakConfig,
+    source: str,
+    minutes: Sequence[Mapping[str, float]],
+    noise: Mapping[str, Any],
+    figures: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The form of machine.py, with a minute as a round."""
+    settings = {"model": (config.model or BUNDLED_MODEL).stem, "source": source}
+    settings |= {name: getattr(config, name) for name in ("threads", "minute_s", "settle_minutes", "video")}
+    rows = {"resident memory": row("MB", [minute["rss_mb"] for minute in minutes])}
+    for name in ("p50", "p99"):
+        rows[f"frame age, {name}"] = row("ms", [minute[f"age_{name}_ms"] for minute in minutes])
+    return result("soak", settings, rows, noise, None, minutes=list(minutes), **figures)
 
 
 def verdict(rows: Sequence[Mapping[str, float]], settle: int) -> dict[str, Any]:
@@ -158,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body(config: SoakConfig) -> dict[str, Any]:
         nonlocal passed
         summary = soak(config)
-        passed = summary["passed"]
+        passed = summary["figures"]["passed"]
         return summary
 
     body.__module__ = __name__

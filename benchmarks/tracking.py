@@ -1,26 +1,33 @@
 """How well are objects followed? Our tracker and ByteTrack of a maintained library, on the same detections.
 
     python benchmarks/tracking.py --json benchmarks/results/tracking.json
+    python benchmarks/tracking.py --cost --json benchmarks/results/tracking_cost.json
 
 Synthetic drives with exact identities (data/synthetic) in scenarios from easy to a camera that swings. Detections are
 made from the truth by a seeded model of a detector: misses (more where something hides the object), jitter, false
 boxes, mistaken classes and noisy scores. Judged by TrackEval (HOTA, IDF1, MOTA; Luiten et al. 2021, arXiv:2009.07736),
-whatever the class, over all drives of a scenario. Only what a tracker says of objects seen in the frame counts: neither
-is asked for boxes that it guesses.
+whatever the class, over all drives of a scenario; a round of the result is one drive. Only what a tracker says of
+objects seen in the frame counts: neither is asked for boxes that it guesses.
 
-Needs packages that nothing else here uses: pip install --no-deps trackeval trackers supervision (see pyproject.toml).
+--cost times our tracker instead, with pictures and without, frame by frame in turns: the difference is what it costs to
+take the camera's turning out. Making the pictures is not in it. It needs nothing that is not installed anyway; the
+comparison does: pip install --no-deps trackeval trackers supervision (see pyproject.toml).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 
+from benchmarks.machine import Watch, markdown, result, row
+from benchmarks.timing import summary, timed
 from data.synthetic import Drive, SyntheticFrame
 from perception.cli import run
 from perception.labels import BOX_CLASSES
@@ -39,7 +46,25 @@ SCENARIOS: dict[str, dict[str, Any]] = {  # options of Drive
 }
 DETECTOR: dict[str, dict[str, float]] = {"occluded": {"blind": 0.9}, "rough boxes": {"jitter": 0.09}}
 SECONDS, HW, SMALLEST_PX = 6.0, (360, 640), 8.0
+SIZES = ((360, 640), (720, 1280), (1080, 1920))  # of frames whose cost is timed
+FIGURES = ("HOTA", "IDF1", "MOTA")  # percent; the rows of the result
 GROUPS = [[BOX_CLASSES.index(name) for name in names] for names in TrackerConfig().confusable]
+
+
+class Truth(Protocol):
+    """What a frame must say to be judged by."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) xyxy."""
+        ...
+
+
 Follow = Callable[[list["Seen"], float], list[tuple[np.ndarray, np.ndarray]]]  # -> (ids, boxes) a frame
 
 
@@ -47,10 +72,14 @@ Follow = Callable[[list["Seen"], float], list[tuple[np.ndarray, np.ndarray]]]  #
 class TrackingConfig:
     """Options of benchmarks/tracking.py."""
 
-    seeds: tuple[int, ...] = (11, 12, 13, 14)
-    """One drive a seed in every scenario."""
+    seeds: tuple[int, ...] = (31, 32, 33, 34)
+    """One drive a seed in every scenario. What is tuned is tuned on others."""
     seconds: float = SECONDS
     """Length of a drive."""
+    cost: bool = False
+    """Time what camera-motion compensation costs, on the drive of the first seed, instead of comparing trackers."""
+    rounds: int = 5
+    """With --cost: how often the drive is followed at each frame size."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -63,6 +92,7 @@ class Seen:
     timestamp_s: float
     ids: np.ndarray  # (N,) int64 truth
     boxes: np.ndarray  # (N, 4) truth, xyxy
+    classes: np.ndarray  # (N,) int64 truth
     detections: Detections
 
 
@@ -90,7 +120,7 @@ def detect(frame: SyntheticFrame, rng: np.random.Generator, blind: float = 0.4, 
     said = np.concatenate([said[found], rng.integers(0, len(BOX_CLASSES), ghosts)])
     real = ((everything[:, 2:] - everything[:, :2]) > 1).all(1)
     detections = Detections(everything[real].astype(np.float32), scores[real].astype(np.float32), said[real])
-    return Seen(frame.image, frame.timestamp_s, frame.track_ids[large], frame.boxes[large], detections)
+    return Seen(frame.image, frame.timestamp_s, frame.track_ids[large], frame.boxes[large], classes, detections)
 
 
 def drive_of(name: str, seed: int, seconds: float) -> list[Seen]:
@@ -138,7 +168,7 @@ TRACKERS: dict[str, Follow] = {
 }
 
 
-def judge(frames: list[Seen], answers: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+def judge(frames: Sequence[Truth], answers: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """One drive -> what TrackEval's metrics add up over drives, by metric."""
     true_ids, told_ids = _numbered([frame.ids for frame in frames]), _numbered([ids for ids, _ in answers])
     data = {
@@ -180,31 +210,104 @@ def combined(drives: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: round(100 * value, 2) for name, value in percent.items()} | {"switches": int(total["CLEAR"]["IDSW"])}
 
 
-def body(config: TrackingConfig) -> dict[str, Any]:
-    """Render, follow, judge, print the table."""
-    if not config.seeds or config.seconds <= 0:
-        raise ValueError(f"expected at least one seed and a length over 0 s, but got {config.seeds}, {config.seconds}")
+def compare(config: TrackingConfig) -> dict[str, Any]:
+    """Render, follow, judge."""
     try:
         from importlib.metadata import version
 
-        versions = {name: version(name) for name in ("trackeval", "trackers", "supervision")}
+        needed = {name: version(name) for name in ("trackeval", "trackers", "supervision")}
     except ImportError as error:
         raise ValueError(
             f"{error}; this benchmark needs: pip install --no-deps trackeval trackers supervision"
         ) from None
+    watch, rows = Watch(), dict[str, Any]()
     results: dict[str, dict[str, dict[str, float]]] = {}
     for name, options in SCENARIOS.items():
         drives: dict[str, list[dict[str, Any]]] = {tracker: [] for tracker in TRACKERS}
         for seed in config.seeds:
+            watch.mark()
             frames = drive_of(name, seed, config.seconds)
             for tracker, follow in TRACKERS.items():
                 drives[tracker].append(judge(frames, follow(frames, options["fps"])))
         results[name] = {tracker: combined(found) for tracker, found in drives.items()}
-        print(f"\n{name}\n{'':38}" + "".join(f"{figure:>10}" for figure in results[name]["ours"]))
-        for tracker, figures in results[name].items():
-            print(f"{tracker:38}" + "".join(f"{value:10}" for value in figures.values()), flush=True)
-    about = {"seeds": list(config.seeds), "seconds": config.seconds, "hw": list(HW), "versions": versions}
-    return {"benchmark": "tracking", **about, "scenarios": SCENARIOS, "detector": DETECTOR, "results": results}
+        for tracker, found in drives.items():
+            alone = [combined([drive]) for drive in found]
+            for figure in FIGURES:
+                rows[f"{name}: {tracker}: {figure}"] = row("%", [drive[figure] for drive in alone], "higher")
+        print(f"\n{name}\n{table({name: results[name]})}", flush=True)
+    settings = {"seeds": list(config.seeds), "seconds": config.seconds, "hw": list(HW), "versions": needed}
+    settings |= {"scenarios": SCENARIOS, "detector": DETECTOR}
+    ahead = margins(results)
+    print(f"\nours less the better ByteTrack, percent points: {ahead}")
+    return result("tracking", settings, rows, watch.result(), scenarios=results, margins=ahead)
+
+
+def margins(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Scenario -> by how many percent points our figures are over the best of the other trackers; under 0: behind."""
+    return {
+        name: {
+            figure: round(of["ours"][figure] - max(of[t][figure] for t in of if not t.startswith("ours")), 2)
+            for figure in FIGURES
+        }
+        for name, of in results.items()
+    }
+
+
+def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown: a line for each scenario and tracker."""
+    lines = [
+        [name, tracker, *(f"{value:g}" for value in figures.values())]
+        for name, trackers in results.items()
+        for tracker, figures in trackers.items()
+    ]
+    figures = next(iter(next(iter(results.values())).values()))
+    return markdown(("scenario", "tracker", *figures), lines)
+
+
+def cost(config: TrackingConfig) -> dict[str, Any]:
+    """Milliseconds a frame of our tracker with pictures and without, and of each pair's difference."""
+    frames = drive_of("ego-motion: yaw", config.seeds[0], config.seconds)
+    watch, rows, figures = Watch(), dict[str, list[float]](), dict[str, Any]()
+    for _ in range(config.rounds):
+        watch.mark()
+        for hw in SIZES:
+            pairs = np.array(_paired(frames, hw))  # (frames, 2) ms
+            parts = {"with pictures": pairs[:, 0], "without": pairs[:, 1], "difference": pairs[:, 0] - pairs[:, 1]}
+            for part, ms in parts.items():
+                name = f"{hw[1]}x{hw[0]}: {part}"
+                rows.setdefault(name, []).append(float(ms.mean()))
+                figures.setdefault(name, []).extend(ms.tolist())
+    noise, found = watch.result(), {name: summary(ms) for name, ms in figures.items()}
+    shown = ("p50", "p90", "p99", "max", "mean")
+    lines = [[name, *(f"{ms[part]:.2f}" for part in shown)] for name, ms in found.items()]
+    print(markdown(("ms a frame", *shown), lines))
+    settings = {"seed": config.seeds[0], "seconds": config.seconds, "rounds": config.rounds}
+    return result("tracking_cost", settings, {name: row("ms", ms) for name, ms in rows.items()}, noise, ms=found)
+
+
+def _paired(frames: Sequence[Seen], hw: tuple[int, int]) -> list[tuple[float, float]]:
+    """(ms with pictures, ms without) of each frame after the first, all scaled to `hw`; who begins changes."""
+    trackers, out = (Tracker().update, Tracker().update), []
+    for i, frame in enumerate(frames):
+        image = cv2.resize(frame.image, hw[::-1])
+        found = frame.detections
+        scaled = Detections(found.boxes * np.float32(hw[0] / HW[0]), found.scores, found.classes)
+        works = [partial(trackers[which], scaled, frame.timestamp_s, hw, (image, None)[which]) for which in (0, 1)]
+        if i % 2:
+            out.append((timed(works[0])[0], timed(works[1])[0]))
+        else:
+            out.append((timed(works[1])[0], timed(works[0])[0])[::-1])
+    return out[1:]
+
+
+def body(config: TrackingConfig) -> dict[str, Any]:
+    """Compare trackers, or time ours."""
+    if not config.seeds or config.seconds <= 0 or config.rounds < 1:
+        raise ValueError(
+            "expected at least one seed, a length over 0 s and a round, "
+            f"but got {config.seeds}, {config.seconds}, {config.rounds}"
+        )
+    return cost(config) if config.cost else compare(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -238,8 +238,7 @@ def in_turns(config: ThroughputConfig) -> dict[str, Any]:
             shift = number % len(config.processes)
             for count in (*config.processes[shift:], *config.processes[:shift]):
                 found = one_round(config, count, max(1, threads // count), Path(folder))
-                facts = found["settings"]
-                ran[named(count)] = {n: facts[n] for n in ("processes", "threads", "precision", "device")}
+                ran[named(count)] = {
                     name: found["settings"][name] for name in ("processes", "threads", "precision", "device")
                 }
                 for part in PARTS:

@@ -28,8 +28,8 @@ __all__ = ["ground_distance", "measured", "time_to_collision"]
 ABOVE_GROUND = ("traffic light", "traffic sign")  # hang on poles: the lower edge says nothing
 SIGNIFICANT = 2.0  # growth of fewer standard deviations may be none
 # Beside the noise of the rate, measured on synthetic drives: what comes near turns its side to us, which is a part of
-# the time; and the filter lags behind a rate that rises ever faster, which is a time.
-SHAPE_STD, LAG_STD_S = 0.15, 0.2
+# the time; and its parts, say bumper and wheels, are reached one after the other, which is a time.
+SHAPE_STD, DEPTH_STD_S = 0.2, 0.1
 LONGEST_S = 30.0  # a longer time to collision is no news
 MOST_UNCERTAIN = 0.5  # distances with a greater relative standard deviation are not told
 
@@ -87,4 +87,4 @@ def time_to_collision(growth_per_s: float, growth_std_per_s: float) -> tuple[flo
     if growth_per_s < max(SIGNIFICANT * growth_std_per_s, 1 / LONGEST_S):
         return None
     ttc = 1 / growth_per_s
-    return ttc, math.hypot(ttc * ttc * growth_std_per_s, ttc * SHAPE_STD, LAG_STD_S)
+    return ttc, math.hypot(ttc * ttc * growth_std_per_s, ttc * SHAPE_STD, DEPTH_STD_S)

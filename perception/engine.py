@@ -35,6 +35,7 @@ class Metadata:
     """What a model file says of itself, in its property METADATA_KEY."""
 
     input_hw: tuple[int, int]  # (height, width) in pixels
+    batch: int = 1  # images in one call
     box_names: tuple[str, ...] = ()  # box classes by id; empty = the model has no boxes
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # segmentation head -> its classes by id
     config: Mapping[str, Any] = field(default_factory=dict)  # of the network and its training, as it was resolved
@@ -56,6 +57,7 @@ class Metadata:
                     raise ValueError(f"input {key} must be {expected}, but is {size[key]!r}; export it again")
             return cls(
                 input_hw=(int(size["height"]), int(size["width"])),
+                batch=int(size.get("batch", 1)),  # older files do not say it
                 box_names=tuple(data["boxes"] or ()),
                 heads={head: tuple(names) for head, names in data["heads"].items()},
                 config=dict(data.get("config", {})),
@@ -74,7 +76,7 @@ class Metadata:
         return json.dumps(
             {
                 "schema": SCHEMA,
-                "input": {"height": height, "width": width, "colour": "RGB", "layout": "NHWC"},
+                "input": {"batch": self.batch, "height": height, "width": width, "colour": "RGB", "layout": "NHWC"},
                 "boxes": list(self.box_names) or None,
                 "heads": {head: list(names) for head, names in self.heads.items()},
                 "config": dict(self.config),
@@ -103,8 +105,8 @@ class Engine:
 
         Args:
             path: ONNX file written by `python -m perception.export`.
-            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch is
-                not loaded in this process, else the CPU.
+            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch
+                is not loaded in this process, else the CPU.
             threads: CPU threads inside one operator; 0 = one for each core.
             gpu: how a GPU is used.
 
@@ -147,7 +149,7 @@ class Engine:
         if tensor.shape != expected or tensor.dtype != np.uint8:
             raise ValueError(
                 f"expected an input {expected} uint8 RGB, but got {tensor.shape} {tensor.dtype}; "
-                "perception.tensors.tensor_from_frame makes it"
+                f"perception.tensors.tensor_from_frame makes {'it' if expected[0] == 1 else 'each of the images'}"
             )
         return self._run(tensor)
 
@@ -204,6 +206,8 @@ def _check_contract(contract: Contract, metadata: Metadata) -> int | None:
                 for sizes, kind in ((shape, dtype), (tensor.shape, tensor.dtype))
             )
             raise ValueError(f"by its metadata `{name}` is {want}, but in the graph {have}")
+        if tensor.shape[0] not in (None, metadata.batch):
+            raise ValueError(f"by its metadata `{name}` has batch {metadata.batch}, but in the graph {tensor.shape[0]}")
     image = found_in["image"].shape
     if None in image[1:]:
         raise ValueError(f"the input size must be fixed, but is {image}; export it again")

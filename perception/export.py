@@ -1,10 +1,17 @@
 """Export a trained run to one ONNX file, checked stage by stage against torch before it is accepted.
 
     python -m perception.export RUN --out FILE.onnx
+    python -m perception.export RUN_OR_FILE.onnx --out FILE-b3.onnx --batch 3 --images VIDEO_OR_FOLDER
     python -m perception.export FILE.onnx --out FILE-int8.onnx --precision int8 --images VIDEO_OR_FOLDER
     python -m perception.export FILE.onnx --out SMALLER.onnx --hw 160 288 --images VIDEO_OR_FOLDER
 
 With --precision the file (or the run, exported first) is made fp16, or int8 wherever its answers stay as they were.
+
+With --batch N one call takes N frames, of N cameras say. N is fixed in the file, not open: buffers at fixed addresses
+and CUDA graphs need shapes that are known beforehand (execution/binding.py refuses others), TensorRT would build its
+engine for a range of sizes and tune it for one of them, and the loop would gain little from a smaller last call. The
+file is checked at every place of the batch against torch at batch 1. An int8 file scales the transformer's inputs by
+the range over the whole call, so there what one frame gets depends, within rounding, on the frames beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +34,8 @@ import tyro
 from torch import Tensor, nn
 
 from perception.cli import run as run_cli
-from perception.engine import METADATA_KEY, Engine
+from perception.engine import METADATA_KEY, Engine, Metadata
+from perception.execution.modelfile import MAX_BATCH
 from perception.frames import model_inputs
 from perception.jsonfile import read_object
 from perception.layout import split_weight
@@ -38,7 +46,7 @@ from perception.precision.convert import Int8Engine, convert
 from perception.precision.denormals import raise_weights
 from perception.precision.search import responses
 from perception.training.checkpoint import at_size, load_network, metadata, revision
-from perception.training.from_onnx import open_onnx
+from perception.training.from_onnx import read
 
 __all__ = ["ExportConfig", "export", "main"]
 
@@ -51,7 +59,8 @@ class ExportConfig:
     """Export a trained run to ONNX."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of perception.train; for --precision, --hw, --heads also an fp32 file that this command wrote."""
+    """Run directory of perception.train; for --precision, --batch, --hw and --heads also an fp32 file that this command
+    wrote."""
     out: Path
     """File to write, FILE.onnx."""
     images: str | None = None
@@ -65,6 +74,8 @@ class ExportConfig:
     resampled. How well it then sees, perception.evaluate says."""
     branch: BranchName | None = None
     """Branch of the box head that answers; default: the one that the run names."""
+    batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Frames in one call: as many as there are cameras; default: 1 for a run, for a file as many as it takes."""
     weights: Literal["fp32", "fp16"] = "fp32"
     """How weights are stored. fp16 halves the file; they are widened when it is loaded, and computed with in fp32."""
     precision: Precision = "fp32"
@@ -110,9 +121,12 @@ def levels(pyramid: list[Tensor]) -> dict[str, Tensor]:
 
 
 def export(
-    network: Network, heads: tuple[str, ...], about: str, images: list[np.ndarray], out: Path, halve: bool = False
+    network: Network, heads: tuple[str, ...], about: Metadata, images: list[np.ndarray], out: Path, halve: bool = False
 ) -> Parity:
-    """Write `network` to `out` with the metadata `about` (JSON), if it answers as torch does on `images` (h, w, 3) RGB.
+    """Write `network` to `out` with the metadata `about`, if it answers as torch does on `images` (h, w, 3) RGB.
+
+    The file takes `about.batch` images in one call. Each place of it sees at least one of `images`, and its answer is
+    compared with torch's on that image alone.
 
     With `halve` the weights are stored as fp16; torch then computes with the same rounded weights.
 
@@ -121,9 +135,11 @@ def export(
     if halve:
         round_to_half(network)
     module = Stages(network, heads).eval()
-    example = torch.from_numpy(images[0][None])
     with torch.inference_mode():
         truth = [{k: v.numpy() for k, v in module(torch.from_numpy(image[None])).items()} for image in images]
+    shown = [i % len(images) for i in range(-(-len(images) // about.batch) * about.batch)]  # no place is left out
+    images, truth = [images[i] for i in shown], [truth[i] for i in shown]
+    example = torch.from_numpy(np.stack(images[: about.batch]))
     names = list(truth[0])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
@@ -146,7 +162,7 @@ def export(
 
         del model.graph.output[len(heads) :]  # the stages were only for the check
         del model.metadata_props[:]
-        onnx.helper.set_model_props(model, {METADATA_KEY: about})
+        onnx.helper.set_model_props(model, {METADATA_KEY: about.to_json()})
         for node in model.graph.node:
             node.ClearField("doc_string")
             del node.metadata_props[:]  # stack traces of the exporter, with paths of this machine
@@ -221,9 +237,12 @@ def val_folders(run: Path) -> list[str]:
 
 def through_torch(config: ExportConfig, out: Path) -> dict[str, Any]:
     """Export the run, or the network in the file, to `out`, check, report."""
+    if config.batch is not None and not 1 <= config.batch <= MAX_BATCH:
+        raise ValueError(f"--batch must be from 1 to {MAX_BATCH}, but got {config.batch}")
+    batch = config.batch or 1
     if config.run.is_file():
-        engine = open_onnx(config.run)
-        network, old = engine.network, engine.metadata
+        network, old = read(config.run)
+        batch = config.batch or old.batch
         meta = {"train": old.config.get("train", {}), "revision": old.revision, "data": old.data, "step": old.step}
     else:
         network, meta = load_network(config.run, branch=config.branch)
@@ -232,14 +251,15 @@ def through_torch(config: ExportConfig, out: Path) -> dict[str, Any]:
     trained = (*(["boxes"] if network.boxes is not None else []), *network.masks)
     heads = config.heads or trained
     if unknown := [head for head in heads if head not in trained]:
-        raise ValueError(f"--heads: this run has no head {unknown[0]!r}; it has: {', '.join(trained)}")
+        raise ValueError(f"--heads: {config.run} has no head {unknown[0]!r}; it has: {', '.join(trained)}")
     network.keep(heads)
     images, source = check_images(config, network.config.hw)
-    about = replace(metadata(network, meta), revision=revision()).to_json()
+    about = replace(metadata(network, meta), revision=revision(), batch=batch)
     parity = export(network, heads, about, images, out, config.weights == "fp16")
-    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}")
+    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, checked on {len(images)} images of {source}", end="")
+    print(f", in calls of {batch}" * (batch > 1))
     print(parity)
-    return {"images": len(images), **parity.to_json()}
+    return {"images": len(images), "batch": batch, **parity.to_json()}
 
 
 def reduced(config: ExportConfig, source: Path) -> dict[str, Any]:
@@ -262,13 +282,14 @@ def body(config: ExportConfig) -> dict[str, Any]:
     """Export, check, report."""
     if config.run.is_file() and config.branch:
         raise ValueError("--branch is for run directories: a file has the one that answers")
-    if config.run.is_file() and not (config.hw or config.heads):
+    if config.run.is_file() and config.batch is None and not (config.hw or config.heads):
         if config.precision == "fp32":
             raise ValueError(
-                f"{config.run} is exported already; --precision fp16 or int8, --hw or --heads makes another file of it"
+                f"{config.run} is exported already; --precision fp16 or int8, --batch, --hw or --heads makes another "
+                "file of it"
             )
         if config.weights != "fp32":
-            raise ValueError("--weights is for run directories, and beside --hw or --heads")
+            raise ValueError("--weights is for run directories, and beside --batch, --hw or --heads")
         facts = reduced(config, config.run)
     elif config.precision == "fp32":
         facts = through_torch(config, config.out)

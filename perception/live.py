@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -42,11 +43,13 @@ from perception.newest import Arrival
 from perception.outputs.choice import Output, require_extras
 from perception.pipeline import pipeline
 from perception.sinks import MANY_CAMERAS, Sink, close_sinks, open_sinks
-from perception.stages import ROOM, Passage, Stages, arrived
+from perception.stages import ROOM, Batch, Passage, Stages, arrived
 from perception.tally import Tally
 from perception.tracks import Tracker, TrackerConfig
 
 __all__ = ["LiveConfig", "Stop", "live", "main", "process"]
+
+log = logging.getLogger(__name__)
 
 LOOK_AFTER = 50  # frames: are the files still there?
 
@@ -106,6 +109,13 @@ def live(config: LiveConfig) -> dict[str, Any]:
     with _notice(f"loading and warming up {_name(config)} ..."):
         model = load(config.model, config.provider, config.score_threshold / 2, config.threads, config.gpu)
     print(model.provider_reason, flush=True)
+    size = model.engine.metadata.batch
+    if size > (cameras := max(1, len(config.source))):
+        log.warning(
+            "%s takes %d frames in one call, but got %d camera(s): the other places are computed for nothing; "
+            "python -m perception.export RUN_OR_FILE --batch %d --out FILE.onnx makes one that fits",
+            _name(config), size, cameras, cameras,
+        )  # fmt: skip
     paths = config.source
     if not paths:
         from perception.demo import demo_source
@@ -136,13 +146,14 @@ def process(
     follow = TrackerConfig(high_score=config.score_threshold, low_score=config.score_threshold / 2)
     trackers = {name: Tracker(follow, names) if names else Tracker() for name in cameras}  # it may have class maps only
     live = any(source.live for source in sources)
-    tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop)
+    size = model.engine.metadata.batch
+    tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop, batch=size)
     camera = Camera.load(config.camera) if config.camera else None
     stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model), camera)
     if tally.only_newest:
-        arrivals = newest_of(sources, cameras, lambda source: not source.live, stop)
+        arrivals = newest_of(sources, cameras, lambda source: not source.live, stop, size)
     else:
-        arrivals = every_of(sources, cameras, config.realtime and not live, stop)
+        arrivals = every_of(sources, cameras, config.realtime and not live, stop, size)
     with closing(arrivals):
         first = next(arrivals, None)
         if first is None:
@@ -155,8 +166,8 @@ def process(
             config.out,
             model=_name(config),
             source=title,
-            fps=sources[cameras.index(first.frame.camera)].fps,
-            first=first.frame,
+            fps=sources[cameras.index(first[0].frame.camera)].fps,
+            first=first[0].frame,
             cameras=cameras,
             more=more,
         )
@@ -197,19 +208,23 @@ def process(
 
 
 def _passages(
-    coming: Generator[Passage, None, None], stages: Stages, sinks: Sequence[Sink], only_newest: bool
+    coming: Generator[Batch, None, None], stages: Stages, sinks: Sequence[Sink], only_newest: bool
 ) -> Generator[Passage, None, None]:
     """The frames that have been through all stages; how these are spread over threads says stages.py."""
-    ends = [stages.follow, *(stages.into(sink) for sink in sinks)]
-    if only_newest:
-        return pipeline(_inferred(coming, stages), ends, ROOM)
-    return pipeline(coming, [stages.prepare, stages.infer, *ends], ROOM)
+    inferred = _inferred(coming, stages) if only_newest else pipeline(coming, [stages.prepare, stages.infer], ROOM)
+    return pipeline(_one_by_one(inferred), [stages.follow, *(stages.into(sink) for sink in sinks)], ROOM)
 
 
-def _inferred(coming: Generator[Passage, None, None], stages: Stages) -> Generator[Passage, None, None]:
+def _inferred(coming: Generator[Batch, None, None], stages: Stages) -> Generator[list[Passage], None, None]:
     with closing(coming):
-        for passage in coming:
-            yield stages.infer(stages.prepare(passage))
+        for batch in coming:
+            yield stages.infer(stages.prepare(batch))
+
+
+def _one_by_one(batches: Generator[list[Passage], None, None]) -> Generator[Passage, None, None]:
+    with closing(batches):
+        for passages in batches:
+            yield from passages
 
 
 class Stop(threading.Event):
@@ -251,15 +266,17 @@ def _require_there(sinks: Sequence[Sink]) -> None:
 
 
 def _limited(
-    first: Arrival, arrivals: Generator[Arrival, None, None], count: int | None
-) -> Generator[Arrival, None, None]:
-    """`first` and what comes after it, at most `count` together."""
+    first: list[Arrival], arrivals: Generator[list[Arrival], None, None], count: int | None
+) -> Generator[list[Arrival], None, None]:
+    """`first` and what comes after it, at most `count` frames together."""
+    taken = 0
     with closing(arrivals):
-        yield first
-        taken = 1
-        while taken != count and (arrival := next(arrivals, None)) is not None:
-            taken += 1
-            yield arrival
+        for group in chain([first], arrivals):
+            group = group[: None if count is None else count - taken]
+            taken += len(group)
+            yield group
+            if taken == count:
+                return
 
 
 @contextmanager
@@ -300,6 +317,7 @@ def _name(config: LiveConfig) -> str:
 def _text(summary: Mapping[str, Any]) -> str:
     """The summary for people."""
     rows = {**summary["stages_ms"], "frame age": summary["frame_age_ms"]}
+    batch = summary.get("batch")
     columns = ("p50", "p90", "p99", "max")
     return "\n".join(
         [
@@ -312,6 +330,7 @@ def _text(summary: Mapping[str, Any]) -> str:
                 + (f"{row['share']:9.1%}" if "share" in row else "")
                 for name, row in rows.items()
             ),
+            *(["{calls} calls of {size} places, {unused} of them unused".format(**batch)] if batch else []),
             "wrote " + ", ".join(summary["files"]),
         ]
     )

@@ -6,7 +6,8 @@
 All geometry is `perception.tensors`; all computing is the engine's. Any object with `metadata`, `input_hw` and `run`
 can be the engine, so that training evaluates a torch network through this same code.
 
-Legend: H, W = height, width of the frame; h, w = of the model's input; N = number of boxes.
+Legend: H, W = height, width of the frame; h, w = of the model's input; B = frames in one call (metadata.batch), each at
+a place from 0 to B - 1; N = number of boxes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from perception.engine import Engine, Metadata, Provider
 from perception.execution.providers import GpuOptions
 from perception.structures import Detections, Letterbox, Result
-from perception.tensors import boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
+from perception.tensors import PAD_VALUE, boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
 
 __all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "load"]
 
@@ -39,12 +40,15 @@ class EngineLike(Protocol):
     def input_hw(self) -> tuple[int, int]: ...
 
     def run(self, tensor: np.ndarray) -> Mapping[str, np.ndarray]:
-        """(1, h, w, 3) uint8 RGB -> "boxes" (1, K, 6) float32 and each head's (1, h, w) uint8; see Engine.run."""
+        """(B, h, w, 3) uint8 RGB -> "boxes" (B, K, 6) float32 and each head's (B, h, w) uint8; see Engine.run."""
         ...
 
 
 class Model:
     """A callable: BGR frame of any size -> Result. Serves one thread at a time (it reuses its input buffer).
+
+    Where the engine takes B > 1 frames a call, `buffer`, `prepare`, `infer` and `result` do too; calling it leaves all
+    places but the first grey, and computes them for nothing.
 
     Attributes:
         engine: what computes.
@@ -71,36 +75,36 @@ class Model:
         return self.result(outputs, letterbox)
 
     def raw(self, frame_bgr: np.ndarray) -> tuple[Mapping[str, np.ndarray], Letterbox]:
-        """The lighter path: the engine's outputs as they are, in model pixels, and the Letterbox that leads back."""
+        """The lighter path: the engine's outputs (B, ...), in model pixels, and the Letterbox that leads back."""
         letterbox = self.prepare(frame_bgr, self._tensor)
         return self.infer(self._tensor), letterbox
 
     def buffer(self) -> np.ndarray:
-        """A (1, h, w, 3) uint8 tensor for `prepare` to fill."""
-        return np.zeros((1, *self.engine.input_hw, 3), np.uint8)
+        """A (B, h, w, 3) uint8 tensor, all grey, for `prepare` to fill."""
+        return np.full((self.engine.metadata.batch, *self.engine.input_hw, 3), PAD_VALUE, np.uint8)
 
-    def prepare(self, frame_bgr: np.ndarray, out: np.ndarray) -> Letterbox:
-        """Fill `out`, a `buffer()`. `prepare`, `infer` and `result` may each be in a thread of its own."""
+    def prepare(self, frame_bgr: np.ndarray, out: np.ndarray, place: int = 0) -> Letterbox:
+        """Fill `place` of `out`, a `buffer()`. `prepare`, `infer`, `result` may each be in a thread of its own."""
         start = perf_counter()
-        _, letterbox = tensor_from_frame(frame_bgr, self.engine.input_hw, out=out[0])
+        _, letterbox = tensor_from_frame(frame_bgr, self.engine.input_hw, out=out[place])
         self.timings_ms["preprocess"] = 1e3 * (perf_counter() - start)
         return letterbox
 
     def infer(self, tensor: np.ndarray) -> Mapping[str, np.ndarray]:
-        """The engine's outputs for a buffer that `prepare` filled."""
+        """The engine's outputs for a buffer that `prepare` filled. One call, however many places are filled."""
         start = perf_counter()
         outputs = self.engine.run(tensor)
         self.timings_ms["inference"] = 1e3 * (perf_counter() - start)
         return outputs
 
-    def result(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox) -> Result:
-        """Outputs of `raw` -> Result in the pixels of the frame."""
+    def result(self, outputs: Mapping[str, np.ndarray], letterbox: Letterbox, place: int = 0) -> Result:
+        """Outputs of `raw` or `infer` -> Result of the frame at `place`, in the pixels of that frame."""
         start = perf_counter()
         metadata = self.engine.metadata
         detections = Detections.empty()
         if metadata.box_names:
-            detections = detections_from_boxes(outputs["boxes"][0], letterbox, self.score_threshold)
-        maps = {head: mask_frame_from_model(outputs[head][0], letterbox) for head in metadata.heads}
+            detections = detections_from_boxes(outputs["boxes"][place], letterbox, self.score_threshold)
+        maps = {head: mask_frame_from_model(outputs[head][place], letterbox) for head in metadata.heads}
         self.timings_ms["postprocess"] = 1e3 * (perf_counter() - start)
         return Result(detections, maps, metadata.box_names, metadata.heads)
 
@@ -137,8 +141,6 @@ def load(
         OSError: the file can not be read.
     """
     engine = Engine(BUNDLED_MODEL if model is None else model, provider, threads, gpu)
-    if engine.batch not in (None, 1):
-        raise ValueError(f"{engine.path}: takes {engine.batch} images at a time; export it with batch 1")
     loaded = Model(engine, score_threshold)
     engine.warm_up()
     return loaded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -46,14 +46,16 @@ class _Clock:
         return at
 
 
-def every(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[Arrival, None, None]:
-    """Yield each frame, in order; `paced` and `stop` as in `newest`."""
+def every(
+    groups: Iterable[Sequence[Frame]], paced: bool, stop: threading.Event
+) -> Generator[list[Arrival], None, None]:
+    """Yield each group of frames, in order, when its last one has come; `paced` and `stop` as in `newest`."""
     clock = _Clock(paced)
-    for frame in frames:
-        at = clock.arrival(frame, stop)
+    for frames in groups:
+        arrivals = [Arrival(frame, clock.arrival(frame, stop)) for frame in frames]
         if stop.is_set():
             return
-        yield Arrival(frame, at)
+        yield arrivals
 
 
 def newest(frames: Iterable[Frame], paced: bool, stop: threading.Event) -> Generator[Arrival, None, None]:

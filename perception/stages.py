@@ -1,6 +1,7 @@
 """The stages that each frame goes through in the loop: prepare, infer, follow, and one for each sink.
 
-Each may run in a thread of its own (see pipeline.py); a `Passage` carries what they find out about one frame. Two
+Each may run in a thread of its own (see pipeline.py); a `Passage` carries what they find out about one frame. Up to
+`infer`, frames that one call of the model answers go together, as a `Batch`; with most models that is one frame. Two
 arrangements are made of them. Files, where no frame may be lost, have all of them overlap:
 
     read | prepare | infer | follow | records | video
@@ -14,7 +15,7 @@ Overlapping there too would make every answer older by as long as a prepared fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -26,9 +27,10 @@ from perception.model import Model
 from perception.newest import Arrival
 from perception.sinks import Outcome, Sink
 from perception.structures import Frame, Letterbox, Result, Track
+from perception.tensors import PAD_VALUE
 from perception.tracks import Tracker
 
-__all__ = ["ROOM", "Passage", "Stages", "arrived", "ms_since"]
+__all__ = ["ROOM", "Batch", "Passage", "Stages", "arrived", "ms_since"]
 
 ROOM = 1  # frames that may wait in front of a stage
 
@@ -38,11 +40,11 @@ class Passage:
     """One frame on its way: each stage adds to it."""
 
     arrival: Arrival
+    place: int = 0  # in its batch
     spent: dict[str, float] = field(default_factory=dict)  # milliseconds by stage up to the tracks, and "age"
     written: dict[str, float] = field(default_factory=dict)  # milliseconds by sink
-    tensor: np.ndarray | None = None  # (1, h, w, 3) uint8, one of the loop's buffers; only until `infer`
     letterbox: Letterbox | None = None
-    outputs: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the engine
+    outputs: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the engine, for the whole batch
     result: Result | None = None
     tracks: list[Track] = field(default_factory=list)
     lost: list[tuple[int, float, list[Track]]] = field(default_factory=list)  # id, timestamp_s, expected tracks
@@ -53,15 +55,24 @@ class Passage:
         return self.arrival.frame
 
 
-def arrived(arrivals: Iterable[Arrival]) -> Generator[Passage, None, None]:
-    """A Passage for each arrival, with the milliseconds that it was waited for as "read"."""
+@dataclass(slots=True)
+class Batch:
+    """The frames of one call of the model, none of them of the same camera, and its input."""
+
+    passages: list[Passage]
+    tensor: np.ndarray | None = None  # (B, h, w, 3) uint8, one of the loop's buffers; from `prepare` to `infer`
+
+
+def arrived(groups: Iterable[Sequence[Arrival]]) -> Generator[Batch, None, None]:
+    """A Batch for each group of arrivals. "read" is the milliseconds it was waited for, shared by its frames."""
     begin = perf_counter()
     try:
-        for arrival in arrivals:
-            yield Passage(arrival, {"read": ms_since(begin)})
+        for group in groups:
+            ms = ms_since(begin) / len(group)
+            yield Batch([Passage(arrival, place, {"read": ms}) for place, arrival in enumerate(group)])
             begin = perf_counter()
     finally:
-        if close := getattr(arrivals, "close", None):
+        if close := getattr(groups, "close", None):
             close()
 
 
@@ -89,30 +100,34 @@ class Stages:
         self._buffers = [model.buffer() for _ in range(ROOM + 2)]  # see pipeline.py
         self._count = 0
 
-    def prepare(self, passage: Passage) -> Passage:
-        """Frame -> tensor."""
-        begin = perf_counter()
-        if self.camera:
-            straight = replace(passage.frame, image=self.camera.undistort(passage.frame.image))
-            passage.arrival = passage.arrival._replace(frame=straight)
-        passage.tensor = self._buffers[self._count % len(self._buffers)]
+    def prepare(self, batch: Batch) -> Batch:
+        """Frames -> tensor. Places without a frame are made grey: the answer never depends on older frames."""
+        batch.tensor = self._buffers[self._count % len(self._buffers)]
         self._count += 1
-        passage.letterbox = self.model.prepare(passage.frame.image, passage.tensor)
-        passage.spent["preprocess"] = ms_since(begin)
-        return passage
+        batch.tensor[len(batch.passages) :] = PAD_VALUE
+        for passage in batch.passages:
+            begin = perf_counter()
+            if self.camera:
+                straight = replace(passage.frame, image=self.camera.undistort(passage.frame.image))
+                passage.arrival = passage.arrival._replace(frame=straight)
+            passage.letterbox = self.model.prepare(passage.frame.image, batch.tensor, passage.place)
+            passage.spent["preprocess"] = ms_since(begin)
+        return batch
 
-    def infer(self, passage: Passage) -> Passage:
-        """Tensor -> outputs of the engine."""
-        assert passage.tensor is not None
-        passage.outputs = self.model.infer(passage.tensor)
-        passage.tensor = None  # the next frames will fill it
-        passage.spent["inference"] = self.model.timings_ms["inference"]
-        return passage
+    def infer(self, batch: Batch) -> list[Passage]:
+        """Tensor -> outputs of the engine. "inference" is the time of the call, shared by its frames."""
+        assert batch.tensor is not None
+        outputs = self.model.infer(batch.tensor)
+        batch.tensor = None  # the next frames will fill it
+        for passage in batch.passages:
+            passage.outputs = outputs
+            passage.spent["inference"] = self.model.timings_ms["inference"] / len(batch.passages)
+        return batch.passages
 
     def follow(self, passage: Passage) -> Passage:
         """Outputs -> Result and tracks, also for the frames that were lost before this one."""
         assert passage.letterbox is not None
-        result = self.model.result(passage.outputs, passage.letterbox)
+        result = self.model.result(passage.outputs, passage.letterbox, passage.place)
         passage.outputs = {}
         begin = perf_counter()
         frame = passage.frame

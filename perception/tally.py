@@ -19,11 +19,11 @@ STAGES = ("read", "preprocess", "inference", "postprocess", "track")  # and one 
 class Tally:
     """What a run has done so far. `add` and `status` may be called from two threads."""
 
-    def __init__(self, cameras: Sequence[str], only_newest: bool) -> None:
-        self.only_newest = only_newest
+    def __init__(self, cameras: Sequence[str], only_newest: bool, batch: int = 1) -> None:
+        self.only_newest, self.batch = only_newest, batch
         self.cameras = {name: {"frames": 0, "dropped": 0, "tracks": 0} for name in cameras}
         self.started = perf_counter()
-        self.frames = self.detections = self.dropped = 0
+        self.frames = self.detections = self.dropped = self.calls = 0
         self._next_id = dict.fromkeys(cameras, 0)
         self._timings: dict[str, Timings] = {name: Timings() for name in (*STAGES, "total", "age")}
 
@@ -41,6 +41,7 @@ class Tally:
         for name, ms in spent.items():
             self._timings.setdefault(name, Timings()).add(ms)
         self.frames += 1
+        self.calls += passage.place == 0
         self.detections += len(passage.result.detections)
         camera["frames"] += 1
         camera["dropped"] += lost
@@ -75,6 +76,7 @@ class Tally:
     def summary(self, seconds: float) -> dict[str, Any]:
         """The figures, for a run that took so long. "share" is the part of a stage in the work of all of them."""
         stages = {name: timings for name, timings in self._timings.items() if name not in ("total", "age")}
+        batch = {"size": self.batch, "calls": self.calls, "unused": self.calls * self.batch - self.frames}
         work = sum(timings.summary()["mean"] for timings in stages.values()) or 1.0
         rows = {name: {**t.summary(), "share": round(t.summary()["mean"] / work, 4)} for name, t in stages.items()}
         return {
@@ -82,6 +84,7 @@ class Tally:
             "dropped": self.dropped,
             "seconds": round(seconds, 3),
             "fps": round(self.frames / seconds, 2),
+            **({"batch": batch} if self.batch > 1 else {}),
             "detections": self.detections,
             "tracks": sum(camera["tracks"] for camera in self.cameras.values()),
             **({"cameras": self.cameras} if len(self.cameras) > 1 else {}),

@@ -1,13 +1,12 @@
 """Tracks from detections: boxes of single frames in, objects that keep their id out.
 
-A ByteTrack-style tracker: confident detections choose their tracks first, the weak ones then go to the tracks that are
-left, so that an object survives the moments in which the detector half loses it. Between frames a Kalman filter of
-constant velocity moves every box, and where the pictures are given too, all boxes move with the camera's turning
-(`motion.py`). All times are seconds, none is a frame count: 10 fps, 30 fps and dropped frames follow the same rules.
-(Zhang et al. 2022, arXiv:2110.06864)
+A tracker in the manner of ByteTrack (Zhang et al. 2022, arXiv:2110.06864): confident detections choose tracks first,
+the weak ones then go to the tracks left over, so that an object survives moments in which the detector half loses it. A
+Kalman filter of constant velocity in the world moves every box between frames, and where pictures are given too, all
+boxes move with the camera's turning (`motion.py`). All times are seconds: 10 fps, 30 fps and dropped frames are alike.
 
 Legend: T = tracks, D = detections, C = box classes. A box is filtered as (cx, cy, log w, log h), each with its rate per
-second; the four do not influence each other, so a state is mean (T, 4, 2) and covariance (T, 4, 2, 2).
+second; errors of the four are taken as independent, so a state is mean (T, 4, 2) and covariance (T, 4, 2, 2).
 """
 
 from __future__ import annotations
@@ -26,6 +25,8 @@ from perception.structures import Detections, Track
 
 __all__ = ["Tracker", "TrackerConfig"]
 
+MOST_NEARER = 0.5  # of its depth an object comes nearer in one prediction, at most
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackerConfig:
@@ -36,11 +37,11 @@ class TrackerConfig:
 
     high_score: float = 0.45
     """Detections from here on choose their track first, and only they begin new ones."""
-    low_score: float = 0.2
+    low_score: float = 0.15
     """Detections below this are ignored; those between only continue tracks."""
     min_iou: float = 0.2
     """Overlap that a confident detection needs with the predicted box, both grown by `margin_sigmas`."""
-    min_iou_low: float = 0.4
+    min_iou_low: float = 0.3
     """The same for a weak detection, which may well be something else, and for a track not yet confirmed."""
     margin_sigmas: float = 2.0
     """Boxes are compared after growing by so many standard deviations of the prediction, at most half their size."""
@@ -79,9 +80,8 @@ class TrackerConfig:
             if field.name != "confusable" and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"TrackerConfig.{field.name} must be 0 or more, but got {value}")
         if not self.low_score <= self.high_score:
-            raise ValueError(
-                f"TrackerConfig.low_score must not be over high_score, but got {self.low_score} > {self.high_score}"
-            )
+            got = f"{self.low_score} > {self.high_score}"
+            raise ValueError(f"TrackerConfig.low_score must not be over high_score, but got {got}")
         if min(self.position_noise, self.size_noise, self.min_iou, self.min_iou_low) <= 0:
             raise ValueError("TrackerConfig: position_noise, size_noise, min_iou and min_iou_low must be over 0")
 
@@ -242,18 +242,15 @@ class Tracker:
         cov = np.zeros((n, 4, 2, 2))
         cov[..., 0, 0] = measurement_variance(mean, config)
         cov[..., 1, 1] = _in_sizes(mean, config.start_speed, config.start_growth) ** 2
-        time = np.full(n, self._time_s)
-        return _States(np.zeros(n, np.int64), mean, cov, scores, votes, time, time.copy())
+        return _States(np.zeros(n, np.int64), mean, cov, scores, votes, *np.full((2, n), self._time_s))
 
     def _alive(self, states: _States) -> np.ndarray:
         """(T,) bool: still in the frame, and confirmed or young enough to be."""
         unseen_s = self._time_s - states.seen_s
         boxes, seen = box_from_state(states.mean), unseen_s == 0
-        clipped = _clip(boxes, self._frame_hw)
-        visible = _area(clipped) / _area(boxes)
-        inside = (visible > 0) & (seen | (visible >= self.config.min_visible))
-        lasting = seen | (states.ids > 0) | (unseen_s < self.config.confirm_within_s)
-        return np.asarray(inside & lasting)
+        visible = _area(_clip(boxes, self._frame_hw)) / _area(boxes)
+        lasting = (states.ids > 0) | (unseen_s < self.config.confirm_within_s)
+        return np.asarray((visible > 0) & (seen | (lasting & (visible >= self.config.min_visible))))
 
     def _output(self) -> list[Track]:
         states = self._states
@@ -304,11 +301,28 @@ class _States:
 
 
 def predict(mean: np.ndarray, cov: np.ndarray, dt: float, config: TrackerConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Kalman prediction of (T, 4, 2) and (T, 4, 2, 2) over `dt` seconds; velocities do a random walk in time."""
-    step = np.array([[1.0, dt], [0.0, 1.0]])
+    """Kalman prediction of (T, 4, 2) and (T, 4, 2, 2) over `dt` seconds; velocities do a random walk in time.
+
+    A steady course is one in the world, not in the picture: while the depth Z changes evenly, the growth g = -Z' / Z
+    obeys g' = g^2 and the centre's velocity v' = 2 g v, so that they become g / (1 - g dt) and v / (1 - g dt)^2.
+    """
+    rate, variance = mean[..., 1], cov[..., 1, 1]  # (T, 4)
+    whole = _unbiased(rate[:, 2:].mean(1), variance[:, 2:].mean(1) / 2)[:, None]  # (T, 1) of w and h
+    growth = np.concatenate([whole, whole, _unbiased(rate[:, 2:], variance[:, 2:])], 1)  # (T, 4)
+    nearer = (growth * dt).clip(-MOST_NEARER, MOST_NEARER)
+    stretch = 1 / (1 - nearer)
+    step = np.stack([stretch**0, dt * stretch, 0 * stretch, stretch**2], -1).reshape(*rate.shape, 2, 2)
+    moved = (step @ mean[..., None])[..., 0]  # exact for cx and cy; `step` is the derivative for log w and log h
+    moved[:, 2:, 0] = (mean[..., 0] + dt * rate + np.log(stretch) - nearer)[:, 2:]
+    moved[:, 2:, 1] = (rate + growth * (stretch - 1))[:, 2:]
     noise = np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]])  # of white acceleration: two short steps = a long one
     density = _in_sizes(mean, config.acceleration, config.growth_acceleration) ** 2  # (T, 4)
-    return mean @ step.T, step @ cov @ step.T + density[..., None, None] * noise
+    return moved, step @ cov @ np.swapaxes(step, -1, -2) + density[..., None, None] * noise
+
+
+def _unbiased(rate: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """`rate` so much nearer to 0 that its square has no part that is noise, which would seem to come nearer."""
+    return np.asarray(np.sign(rate) * np.sqrt((rate**2 - variance).clip(0)))
 
 
 def correct(
@@ -374,8 +388,8 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Elementwise over two broadcastable (..., 4)."""
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    intersection = width.clip(0) * height.clip(0)
-    return np.asarray(intersection / (_area(a) + _area(b) - intersection))
+    both = width.clip(0) * height.clip(0)
+    return np.asarray(both / (_area(a) + _area(b) - both))
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

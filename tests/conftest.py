@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from perception.engine import Metadata
 from perception.execution import session
@@ -101,6 +102,32 @@ def save_tiny_model(
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def batched_model(source: Path, path: Path, batch: int) -> Path:
+    """Write the model `source` for `batch` images in one call: so many copies of its graph side by side."""
+    model = onnx.load(source)
+    graph = model.graph
+    places = [compose.add_prefix_graph(graph, f"p{place}_") for place in range(batch)]
+    inputs, outputs = [node.name for node in graph.input], [node.name for node in graph.output]
+    nodes = [helper.make_node("Split", inputs, [f"p{i}_image" for i in range(batch)], axis=0, num_outputs=batch)]
+    nodes += [node for place in places for node in place.node]
+    nodes += [helper.make_node("Concat", [f"p{i}_{name}" for i in range(batch)], [name], axis=0) for name in outputs]
+    constants = [tensor for place in places for tensor in place.initializer]
+    for node in (*graph.input, *graph.output):
+        node.type.tensor_type.shape.dim[0].dim_value = batch
+    model.graph.CopyFrom(helper.make_graph(nodes, "batched", list(graph.input), list(graph.output), constants))
+    (about,) = (Metadata.from_json(entry.value) for entry in model.metadata_props)
+    helper.set_model_props(model, {"perception": replace(about, batch=batch).to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_batched(tiny_model: Path) -> Callable[[int], Path]:
+    """`tiny_model` for so many images in one call."""
+    return lambda batch: batched_model(tiny_model, tiny_model.with_name(f"tiny-{batch}.onnx"), batch)
 
 
 @pytest.fixture(scope="session")

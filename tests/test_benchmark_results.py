@@ -205,7 +205,7 @@ def test_scenes_have_as_many_tracks_as_they_say() -> None:
     from benchmarks.scaling import ScalingConfig
 
     costs = of_objects(ScalingConfig(objects=(1, 64), frames=2))
-    assert costs["tracker"][64]() > 0  # it raises where objects are not all followed
+    assert costs["tracker"].costs[64]() > 0  # it raises where objects are not all followed
 
 
 def test_the_page_joins_speed_and_accuracy(tmp_path: Path) -> None:

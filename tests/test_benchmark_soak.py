@@ -46,7 +46,9 @@ def test_two_short_minutes(tiny_model: Path, tmp_path: Path, capsys: pytest.Capt
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((60, 80, 3), 60 * i, np.uint8))
     argv = [str(tmp_path), "--model", str(tiny_model), "--provider", "cpu", "--minutes", "3", "--minute-s", "0.6"]
     code = main([*argv, "--settle-minutes", "1", "--json", "-"])
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    figures = found["figures"]
+    assert found["benchmark"] == "soak" and len(found["rows"]["resident memory"]["rounds"]) == 3
     assert code == int(not figures["passed"]) and figures["summary"]["ended"] == "time is up"
     assert [row["minute"] for row in figures["minutes"]] == [1, 2, 3]
     assert all(row["rss_mb"] > 20 and row["threads"] > 4 and row["frames"] > 0 for row in figures["minutes"])

@@ -54,7 +54,7 @@ def test_names_are_short_and_differ() -> None:
 def test_recordings_are_merged_by_time_and_none_is_lost() -> None:
     plan = [("a", 20, 20.0), ("b", 10, 10.0), ("c", 30, 30.0)]
     sources = [Moving(name, n, fps) for name, n, fps in plan]
-    got = [arrival.frame for arrival in every_of(sources, ["a", "b", "c"], False, threading.Event())]
+    got = [arrival.frame for (arrival,) in every_of(sources, ["a", "b", "c"], False, threading.Event())]
     slow = sorted((i / fps, name, i) for name, n, fps in plan for i in range(n))
     assert [(frame.camera, frame.id) for frame in got] == [(name, i) for _, name, i in slow]
 
@@ -63,7 +63,7 @@ def test_live_cameras_take_turns_and_drops_are_told() -> None:
     """A fast and a slow camera, and a consumer that is slower than both together."""
     sources = [Moving("fast", 200, 200.0, live=True), Moving("slow", 20, 20.0, live=True)]
     got, lost = [], Counter[str]()
-    for frame, _, gone in newest_of(sources, ["fast", "slow"], lambda _: False, threading.Event()):
+    for ((frame, _, gone),) in newest_of(sources, ["fast", "slow"], lambda _: False, threading.Event()):
         got.append(frame)
         lost[frame.camera] += len(gone)
         time.sleep(0.03)

@@ -64,7 +64,7 @@ def test_what_hangs_or_is_cut_off_has_no_distance():
 
 
 def test_time_to_collision_needs_growth_that_is_sure():
-    assert time_to_collision(0.5, 0.1) == (pytest.approx(2.0), pytest.approx(math.hypot(0.4, 0.3, 0.2)))
+    assert time_to_collision(0.5, 0.1) == (pytest.approx(2.0), pytest.approx(math.hypot(0.4, 0.4, 0.1)))
     for growth, std in ((0.5, 0.3), (-0.5, 0.1), (0.0, 0.0), (0.01, 0.001)):
         assert time_to_collision(growth, std) is None
 

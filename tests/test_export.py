@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import torch
 
 from perception import evaluate, export, load
 from perception.network.network import Network, NetworkConfig
-from perception.parity import match
+from perception.parity import compare, match
 from perception.tensors import tensor_from_frame
 from perception.training import checkpoint
 from perception.training.from_onnx import network_from_onnx, settle_norms
@@ -136,6 +137,29 @@ def test_fp16_weights_halve_the_file(exported: Path, run: Path, images: Path, tm
     assert exported.stat().st_size < 0.6 * (tmp_path / "full.onnx").stat().st_size
 
 
+def test_several_images_in_one_call_and_back_to_one(
+    exported: Path, run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two, one = tmp_path / "two.onnx", tmp_path / "one.onnx"
+    shared = ["--images", str(images), "--weights", "fp16"]
+    assert export.main([str(run), "--out", str(two), "--batch", "2", *shared]) == 0
+    assert "in calls of 2" in capsys.readouterr().out
+    assert export.main([str(two), "--out", str(one), "--batch", "1", *shared]) == 0
+    about = load(exported, provider="cpu").engine.metadata
+    for path, batch in ((two, 2), (one, 1)):
+        engine = load(path, provider="cpu").engine
+        assert (engine.batch, engine.metadata) == (batch, replace(about, batch=batch))
+    pictures = [tensor_from_frame(np.asarray(cv2.imread(str(path))), HW)[0] for path in sorted(images.iterdir())]
+    for path in (two, one):
+        for order in (pictures, pictures[::-1]):  # so that each is at either place
+            parity = compare(export.responses(exported, order), export.responses(path, order))
+            parity.require()
+            assert parity.boxes > 20 and set(parity.maps) == {"scene", "drive"}
+    images_of_a_call = np.stack(pictures[:2])
+    answer = load(two, provider="cpu").engine.run(images_of_a_call)
+    assert not np.array_equal(answer["scene"][0], answer["scene"][1]), "the places do not get the same image"
+
+
 def test_heads_can_be_left_out(run: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "drive.onnx"
     assert export.main([str(run), "--out", str(out), "--images", str(images), "--heads", "drive"]) == 0
@@ -151,10 +175,13 @@ def test_a_stage_that_differs_deletes_the_file(
 
     def wrong_responses(path: Path, pictures: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
         out = true_responses(path, pictures)
-        return [{k: v * 1.1 if k == "stage_p16" else v for k, v in answer.items()} for answer in out]
+        assert len(out) == 4  # three pictures, in calls of two: the last place gets one again
+        out[3]["stage_p16"] *= 1.1
+        return out
 
     monkeypatch.setattr(export, "responses", wrong_responses)
-    assert export.main([str(run), "--out", str(tmp_path / "bad.onnx"), "--images", str(images)]) == 2
+    argv = [str(run), "--out", str(tmp_path / "bad.onnx"), "--images", str(images), "--batch", "2"]
+    assert export.main(argv) == 2
     assert "stage_p16 differs from torch by" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -165,6 +192,8 @@ def test_a_stage_that_differs_deletes_the_file(
         (["--heads", "depth"], "no head 'depth'"),
         (["--images", "nowhere"], "nowhere"),
         ([], "--images"),
+        (["--batch", "0"], "--batch must be from 1 to 64, but got 0"),
+        (["--batch", "65"], "--batch must be from 1 to 64, but got 65"),
     ],
 )
 def test_mistakes(more: list[str], words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

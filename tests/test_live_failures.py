@@ -76,7 +76,20 @@ def readable(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_overload_keeps_frames_young_and_counts_exactly(tiny_model: Path, tmp_path: Path, live: bool) -> None:
+def test_overload_keeps_frames_young(tiny_model: Path, tmp_path: Path, live: bool) -> None:
+    """The model takes five times as long as a frame; a result is at most two model times and one frame old.
+
+    With the core to itself that is one model time and at most one frame; the second model time is what other programs
+    may take. So the model is slow enough for a busy machine, and sleeps, so that those do not make it slower.
+    """
+    fps, model_s = 20.0, 0.25
+    summary = run(model_of(tiny_model, model_s), Drive(30, fps, live), tmp_path, realtime=not live, video=False)
+    assert summary["frames"] + summary["dropped"] == 30 and 3 <= summary["frames"] <= 10
+    assert 1e3 * model_s < summary["frame_age_ms"]["p99"] <= 1e3 * (2 * model_s + 1 / fps)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_overload_counts_exactly(tiny_model: Path, tmp_path: Path, live: bool) -> None:
     """50 frames a second; the model takes five times as long."""
     source, seconds = Drive(60, 50.0, live), 0.1
     summary = run(model_of(tiny_model, seconds), source, tmp_path, realtime=not live, video=False)
@@ -84,8 +97,6 @@ def test_overload_keeps_frames_young_and_counts_exactly(tiny_model: Path, tmp_pa
     seen = [line for line in lines if line.get("inferred", True)]
     assert [line["frame"] for line in lines] == list(range(60)) and lines[-1] in seen
     assert (summary["frames"], summary["dropped"]) == (len(seen), 60 - len(seen)) and 5 <= len(seen) <= 20
-    model_ms = summary["stages_ms"]["inference"]
-    assert summary["frame_age_ms"]["p99"] <= 2 * model_ms["max"] + 1e3 / 50 + 50  # 50: another program has the core
     for line in lines[lines.index(seen[1]) :]:  # confirmed by the second detection, and never out of sight again
         assert [track["id"] for track in line["tracks"]] == [1], line
     late = [line for line in lines[lines.index(seen[3]) :] if not line.get("inferred", True)]

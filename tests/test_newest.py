@@ -60,7 +60,7 @@ def test_memory_is_bounded_when_nobody_takes_a_frame() -> None:
 def test_every_loses_nothing_and_can_be_paced() -> None:
     begin = perf_counter()
     got = []
-    for frame, at, lost in every(frames(11, fps=50), True, threading.Event()):
+    for ((frame, at, lost),) in every(([f] for f in frames(11, fps=50)), True, threading.Event()):
         sleep(0.03)  # too slow
         got.append((frame.id, perf_counter() - at, lost))
     assert [(i, lost) for i, _, lost in got] == [(i, ()) for i in range(11)]
@@ -69,7 +69,7 @@ def test_every_loses_nothing_and_can_be_paced() -> None:
 
 def test_every_ends_when_it_should_stop() -> None:
     stop, ids = threading.Event(), []
-    for frame, *_ in every(frames(100), False, stop):
+    for ((frame, *_),) in every(([f] for f in frames(100)), False, stop):
         ids.append(frame.id)
         if frame.id == 4:
             stop.set()

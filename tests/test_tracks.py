@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -64,7 +65,7 @@ def test_kalman_equals_the_textbook() -> None:
     x = [np.concatenate([mean[i, :, 0], mean[i, :, 1]]) for i in range(n)]
     p = [np.diag(np.concatenate([cov[i, :, 0, 0], cov[i, :, 1, 1]])) for i in range(n)]
     for dt in (0.033, 0.1, 0.0, 0.5, 0.04):
-        z = values + rng.normal(0, 0.1, (n, 4))
+        z = values + rng.normal(0, [0.1, 0.1, 0.01, 0.01], (n, 4))  # so little growth that none is sure
         mean, cov = correct(*predict(mean, cov, dt, CONFIG), z, CONFIG)
         for i in range(n):
             x[i], p[i] = textbook_kalman(x[i], p[i], z[i], dt)
@@ -82,6 +83,49 @@ def test_one_long_prediction_equals_many_short_ones() -> None:
         short = predict(*short, 1 / 30, CONFIG)
     for got, expected in zip(short, predict(mean, cov, 1.0, CONFIG), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("closing", [9.0, -20.0, 0.0])
+def test_a_prediction_is_a_straight_course_in_the_world(closing: float) -> None:
+    """Against the projection of a thing that is W x H metres and moves along X, Y and Z, seen with a focal length F."""
+    x, y, z, across, down, w, h, f = 3.0, 1.2, 30.0, -2.0, 0.3, 1.8, 1.5, 500.0
+
+    def state(t: float) -> np.ndarray:
+        depth = z - closing * t
+        return np.array(
+            [f * (x + across * t) / depth, f * (y + down * t) / depth, *np.log(f * np.array([w, h]) / depth)]
+        )
+
+    def with_rates(t: float) -> np.ndarray:
+        return np.stack([state(t), (state(t + 1e-5) - state(t - 1e-5)) / 2e-5], 1)[None]
+
+    cov = np.zeros((1, 4, 2, 2))  # everything is known
+    for dt in (0.04, 0.1, 1.0):
+        moved, spread = predict(with_rates(0.5), cov, dt, CONFIG)
+        np.testing.assert_allclose(moved, with_rates(0.5 + dt), rtol=1e-5, atol=1e-5)
+    still = predict(with_rates(0.5), cov, 0.1, replace(CONFIG, acceleration=0, growth_acceleration=0))[1]
+    assert not still.any() and spread[..., 0, 0].min() > 0
+    cov[..., 1, 1] = 1.0  # so uncertain a growth may be none
+    assert predict(with_rates(0.5), cov, 0.1, CONFIG)[0][0, 2, 1] == pytest.approx(with_rates(0.5)[0, 2, 1])
+
+
+def test_the_spread_of_a_prediction_is_that_of_a_simulation() -> None:
+    rng, n, calm = np.random.default_rng(0), 20_000, replace(CONFIG, acceleration=0, growth_acceleration=0)
+    mean = np.array([[[90, 40.0], [60, 20.0], [4, 0.9], [3, 0.9]]])
+    cov = np.zeros((1, 4, 2, 2))
+    cov[..., 0, 0], cov[0, :, 1, 1] = 0.01, [4.0, 4.0, 1e-3, 1e-3]
+    drawn = mean + rng.normal(size=(n, 4, 2)) * np.sqrt(np.diagonal(cov, axis1=2, axis2=3))
+    simulated, _ = predict(drawn, np.zeros((n, 4, 2, 2)), 0.3, calm)
+    told = predict(mean, cov, 0.3, calm)[1]
+    expected = np.array([[np.cov(simulated[:, i].T) for i in (2, 3)]])
+    np.testing.assert_allclose(told[:, 2:], expected, rtol=0.05, atol=5e-4)
+
+
+def test_an_object_at_the_camera_does_not_explode() -> None:
+    mean = np.array([[[90, 40.0], [60, 20.0], [6, 30.0], [6, 30.0]]])
+    cov = np.full((1, 4, 2, 2), 1e-6)
+    moved, spread = predict(mean, cov, 1.0, CONFIG)
+    assert np.isfinite(moved).all() and np.isfinite(spread).all() and moved[0, 2, 1] == pytest.approx(60, rel=1e-3)
 
 
 def best_total(similarity: np.ndarray, least: float) -> float:

@@ -24,7 +24,16 @@ from typing import Any
 
 from perception.jsonfile import shown
 
-__all__ = ["SUMS", "Contract", "Tensor", "check_metadata", "check_model", "check_model_file", "check_sum"]
+__all__ = [
+    "MAX_BATCH",
+    "SUMS",
+    "Contract",
+    "Tensor",
+    "check_metadata",
+    "check_model",
+    "check_model_file",
+    "check_sum",
+]
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 MAX_NODES = 100_000  # the bundled model has 829
@@ -32,6 +41,7 @@ MAX_SIDE = 8192  # of the input, pixels
 MAX_CLASSES = 10_000  # of boxes; class maps are uint8 and end at 256
 MAX_NAME = 200  # characters of a class or a head
 MAX_HEADS = 64
+MAX_BATCH = 64  # images in one call
 MAX_METADATA = 2**20  # bytes
 SUMS = "SHA256SUMS"
 
@@ -309,6 +319,8 @@ def check_metadata(data: Any) -> None:
     for side in ("height", "width"):
         if isinstance(size, dict) and side in size and not _whole(size[side], 1, MAX_SIDE):
             raise ValueError(f"input {side} must be a whole number from 1 to {MAX_SIDE}, but is {shown(size[side])}")
+    if isinstance(size, dict) and not _whole(size.get("batch", 1), 1, MAX_BATCH):
+        raise ValueError(f"input batch must be a whole number from 1 to {MAX_BATCH}, but is {shown(size['batch'])}")
     if data.get("boxes") is not None:
         _check_names(data["boxes"], "boxes", MAX_CLASSES)
     heads = data.get("heads", {})

@@ -78,12 +78,14 @@ class BoxHead(nn.Module):
 
 
 def decode(raw: RawBoxes, hw: tuple[int, int], k: int) -> Tensor:
-    """The K best anchor points -> (B, K, 6): x1, y1, x2, y2 clipped to the input, score, class; by falling score.
+    """The K best anchor points (fewer if there are fewer) -> (B, K, 6): x1, y1, x2, y2 clipped to the input, score,
+    class; by falling score.
 
     A box that overlaps a better one by more than DUPLICATE_IOU, whatever their classes, is the same object: its score
     becomes 0. This is the fast NMS of YOLACT (arXiv:1904.02689): plain tensor operations of fixed shape.
     """
     scores, classes = raw.logits.sigmoid().max(-1)  # (B, A)
+    k = min(k, scores.shape[1])
     best, index = scores.topk(k, dim=1)  # (B, K)
     boxes = raw.boxes.gather(1, index[..., None].expand(-1, -1, 4))
     limit = torch.tensor([hw[1], hw[0], hw[1], hw[0]], dtype=boxes.dtype, device=boxes.device)

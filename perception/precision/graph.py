@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from perception.engine import METADATA_KEY, Metadata
 from perception.precision.denormals import raise_weights
 
-__all__ = ["Layer", "about", "layers_of", "leading_to", "linked", "open_fp32", "replace_nodes", "set_about"]
+__all__ = ["Layer", "about", "batches", "layers_of", "leading_to", "linked", "open_fp32", "replace_nodes", "set_about"]
 
 PREFIXES = ("network.", "pyramid.", "detail.cnn.", "tokens.", "vit.")
 
@@ -39,6 +39,13 @@ class Links:
 
     maker: Mapping[str, NodeProto]
     readers: Mapping[str, Sequence[NodeProto]]
+
+
+def batches(images: Sequence[np.ndarray], size: int | str) -> Iterator[np.ndarray]:
+    """(h, w, 3) images -> (B, h, w, 3) for a graph of batch `size`, a name where it is open; the last is filled up."""
+    size = size if isinstance(size, int) else 1
+    for begin in range(0, len(images), size):
+        yield np.stack([images[(begin + place) % len(images)] for place in range(size)])
 
 
 def linked(model: ModelProto) -> Links:

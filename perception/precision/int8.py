@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from perception.precision.graph import Links, layers_of, linked, replace_nodes
+from perception.precision.graph import Links, batches, layers_of, linked, replace_nodes
 
 __all__ = ["Ranges", "measure_ranges", "quantizable", "quantize"]
 
@@ -61,12 +61,13 @@ def measure_ranges(model: ModelProto, images: Sequence[np.ndarray]) -> Ranges:
     session = onnxruntime.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     ranges = {name: (0.0, 0.0) for name in names}  # zero can always be represented: padding is zero
-    for image in images:
-        for name, value in zip(names, session.run(names, {"image": image[None]}), strict=True):
-            flat = value.ravel()[:: max(1, value.size // SAMPLED)]
-            rank = int(TAIL * flat.size)
-            low, high = np.partition(flat, (rank, flat.size - 1 - rank))[[rank, flat.size - 1 - rank]]
-            ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
+    for batch in batches(images, session.get_inputs()[0].shape[0]):
+        for name, value in zip(names, session.run(names, {"image": batch}), strict=True):
+            for flat in value.reshape(len(batch), -1):  # image by image
+                flat = flat[:: max(1, flat.size // SAMPLED)]
+                rank = int(TAIL * flat.size)
+                low, high = np.partition(flat, (rank, flat.size - 1 - rank))[[rank, flat.size - 1 - rank]]
+                ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
     return ranges
 
 

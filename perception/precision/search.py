@@ -16,6 +16,7 @@ from onnx import ModelProto
 from tqdm import tqdm
 
 from perception.parity import matched_share
+from perception.precision.graph import batches
 from perception.precision.int8 import measure_ranges, quantizable, quantize
 
 __all__ = ["Choice", "agreement", "choose_blocks", "responses"]
@@ -35,13 +36,20 @@ class Choice:
 
 
 def responses(model: ModelProto | Path, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """What a graph, or a file, answers on (h, w, 3) uint8 RGB images: one dict of outputs an image, on the CPU."""
+    """What a graph, or a file, answers on (h, w, 3) uint8 RGB images on the CPU: a dict of (1, ...) outputs for each.
+
+    A graph for B images in one call gets B that follow each other, beginning again where the last ones are fewer.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return [dict(zip(names, session.run(names, {"image": image[None]}), strict=True)) for image in images]
+    answers = []
+    for batch in batches(images, session.get_inputs()[0].shape[0]):
+        outputs = session.run(names, {"image": batch})
+        answers += [{name: o[i : i + 1] for name, o in zip(names, outputs, strict=True)} for i in range(len(batch))]
+    return answers[: len(images)]
 
 
 def agreement(truth: Answers, other: Answers) -> float:

@@ -37,8 +37,8 @@ from perception.training.optim import Ema
 
 __all__ = [
     "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata",
-    "network_config", "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save", "save_weights",
-    "write",
+    "network_config", "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save",
+    "save_weights", "write",
 ]  # fmt: skip
 
 SCHEMA = 1

@@ -7,6 +7,7 @@ branch that does not answer. This is the way back: whoever has only the file (th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from perception.execution.modelfile import check_model_file
 from perception.network.network import Network
 from perception.training.checkpoint import TorchEngine, network_config
 
-__all__ = ["network_from_onnx", "open_onnx", "settle_norms"]
+__all__ = ["network_from_onnx", "open_onnx", "read", "read_file", "settle_norms"]
 
 PREFIX = "network."  # export.Stages holds the network under this name
 BRANCHES = ("boxes.one_to_many.", "boxes.one_to_one.")
@@ -38,28 +39,15 @@ def network_from_onnx(path: Path) -> Network:
 
 def open_onnx(path: Path) -> TorchEngine:
     """The network in a file of perception.export, ready to predict in torch. Raises what `network_from_onnx` does."""
-    return TorchEngine(*read(path))
+    network, about = read(path)
+    return TorchEngine(network, replace(about, batch=1))  # torch takes as many images as it gets
 
 
 def read(path: Path) -> tuple[Network, Metadata]:
     """The network in a file, and what the file says of itself; raises what `network_from_onnx` does."""
-    if path.is_file():
-        check_model_file(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in texts:
-        raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
-    about = Metadata.from_json(texts[METADATA_KEY])
-    config = about.config
-    if "network" not in config:
-        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
-    if kind := config.get("precision", {}).get("kind"):
-        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
-    network = Network(network_config(config))
-    found = named_weights(model.graph)
+    model, about = read_file(path)
+    network = Network(network_config(about.config))
+    found = named_weights(model.graph, about.batch)
     own = network.state_dict()
     for conv, norm in folded_norms(network):
         if f"{conv}.weight_bias" in found:
@@ -80,8 +68,34 @@ def read(path: Path) -> tuple[Network, Metadata]:
     return network, about
 
 
-def named_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
-    """{name in the network's state dict: float32 weights}, linear layers the way round that torch has them."""
+def read_file(path: Path) -> tuple[onnx.ModelProto, Metadata]:
+    """A file of perception.export that can be trained on, and what it says of itself, "network" in its config.
+
+    Raises ValueError if it is none, OSError if there is none.
+    """
+    if path.is_file():
+        check_model_file(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in texts:
+        raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
+    about = Metadata.from_json(texts[METADATA_KEY])
+    config = about.config
+    if "network" not in config:
+        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
+    if kind := config.get("precision", {}).get("kind"):
+        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
+    return model, about
+
+
+def named_weights(graph: onnx.GraphProto, batch: int = 1) -> dict[str, Tensor]:
+    """{name in the network's state dict: float32 weights}, linear layers the way round that torch has them.
+
+    The exporter repeats the class token for each of the `batch` images of a call.
+    """
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:  # weights stored as fp16 are widened by a Cast
         if node.op_type == "Cast" and node.input[0] in arrays:
@@ -103,8 +117,8 @@ def named_weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
     if scales:
         out["boxes.one_to_many.scale"] = torch.tensor(np.array(scales).reshape(-1))
     for name, array in arrays.items():
-        if not name.startswith(PREFIX) and array.ndim == 3 and array.shape[:2] == (1, 1):
-            out["pyramid.tokens.vit.cls_token"] = torch.tensor(array)  # the only such constant of a plain ViT
+        if not name.startswith(PREFIX) and array.ndim == 3 and array.shape[:2] in ((1, 1), (batch, 1)):
+            out["pyramid.tokens.vit.cls_token"] = torch.tensor(array[:1])  # the only such constant of a plain ViT
     return out
 
 
