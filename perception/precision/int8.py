@@ -9,7 +9,8 @@ DynamicQuantizeLinear, MatMulInteger, Cast, Mul into one DynamicQuantizeMatMul. 
 nodes; it is not used because the search needs some fifty graphs, and it took most of a minute for each (measured on a
 busy machine), against well under a second here: the ranges are measured once.
 
-The last layers stay in float: their outputs are compared with each other (argmax), and 8 bits would make ties.
+The last layers stay in float: their outputs are compared with each other (argmax), and 8 bits would make ties. So
+does the box head, a thirtieth of the time: with it in int8, 1.1 points of AP50 more were lost on DAWN, none on KITTI.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ SAMPLED = 50_000  # values of a tensor that are looked at in one image, evenly s
 
 
 def quantizable(model: ModelProto) -> dict[str, list[str]]:
-    """Block -> names of its layers, all but the last ones."""
+    """Block -> names of its layers, all but the last ones and the box head."""
     blocks: dict[str, list[str]] = {}
     for layer in layers_of(model):
-        if not layer.last:
+        if not layer.last and not layer.block.startswith("boxes."):
             blocks.setdefault(layer.block, []).append(layer.node)
     return blocks
 
