@@ -133,8 +133,8 @@ def _sampled(field: np.ndarray, boxes: np.ndarray, stride: float, points: int) -
     x = boxes[:, [0]] + (boxes[:, [2]] - boxes[:, [0]]) * at  # (N, points)
     y = boxes[:, [1]] + (boxes[:, [3]] - boxes[:, [1]]) * at
     x, y = (np.broadcast_to(a, (len(boxes), points, points)) for a in (x[:, None, :], y[:, :, None]))
-    places = [np.ascontiguousarray((a / stride - 0.5).reshape(len(boxes), -1), np.float32) for a in (x, y)]
-    planes = [cv2.remap(plane, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in field]
+    u, v = (np.ascontiguousarray((a / stride - 0.5).reshape(len(boxes), -1), np.float32) for a in (x, y))
+    planes = [cv2.remap(plane, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in field]
     return _unit(np.stack(planes, 1).mean(2))
 
 
@@ -289,7 +289,7 @@ def followed(drives: Sequence[Sequence[Looked]], how: str, **options: Any) -> di
     judged = []
     for frames in drives:
         follower = Follower(width=frames[0].detected[how].shape[1], **options)
-        judged.append(judge(list(frames), [follower.follow(frame, frame.detected[how]) for frame in frames]))
+        judged.append(judge(frames, [follower.follow(frame, frame.detected[how]) for frame in frames]))
     return combined(judged)
 
 

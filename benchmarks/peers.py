@@ -87,9 +87,7 @@ class WorkerError(ValueError):
 class Worker:
     """A running peer_worker.py, or another `script` that talks as it does."""
 
-    def __init__(
-        self, python: Path, options: Mapping[str, Any], log: Path, script: str = "peer_worker.py"
-    ) -> None:
+    def __init__(self, python: Path, options: Mapping[str, Any], log: Path, script: str = "peer_worker.py") -> None:
         cores, here = options["threads"], Path(__file__).parent
         # none of them shall install, ask the network or write into the home while it is timed
         quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(log.parent)}

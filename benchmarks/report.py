@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import latency, peers, plots, scaling
+from benchmarks import latency, peers, plots, scaling, tracking
 from benchmarks.compare import read_result
 from benchmarks.machine import markdown
 from perception.cli import run
@@ -107,6 +107,11 @@ def scaling_page(result: Result, folder: Path) -> list[str]:
     return [*lines, "", scaling.gains_table(gains)] if gains else lines
 
 
+def tracking_page(result: Result, folder: Path) -> list[str]:
+    """Every scenario and tracker, over all drives."""
+    return ["## Who is followed", "", tracking.table(result["figures"]["scenarios"])]
+
+
 def rows_page(title: str) -> Callable[[Result, Path], list[str]]:
     """A page for results that are all in their rows."""
 
@@ -125,6 +130,10 @@ PAGES: Mapping[str, Callable[[Result, Path], list[str]]] = {
     "latency": latency_page,
     "live_fps": rows_page("The whole loop beside the model alone"),
     "scaling": scaling_page,
+    "tracking": tracking_page,
+    "tracking_cost": rows_page("What camera-motion compensation costs"),
+    "geometry": rows_page("Distance and time to collision"),
+    "compression": rows_page("Smaller networks: accuracy against latency"),
     "accuracy": rows_page("Accuracy beside other systems"),
     "train_throughput": rows_page("Training throughput"),
     "pretrain_throughput": rows_page("Pretraining throughput"),

@@ -21,7 +21,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -104,9 +104,8 @@ def width_of(height: int) -> int:
 
 def exports(model: Path, inputs: Sequence[tuple[tuple[int, int] | None, int]], folder: Path) -> list[Path]:
     """The same network exported for each input: (height, width), None for its own, and frames in one call."""
-    from perception.export import export  # torch; the other parts do without
-    from perception.network.network import Network
-    from perception.training.checkpoint import adopt, metadata
+    from benchmarks.variants import write  # torch; the other parts do without
+    from perception.training.checkpoint import at_size
     from perception.training.from_onnx import network_from_onnx
 
     trained, files = network_from_onnx(model), []
@@ -114,13 +113,8 @@ def exports(model: Path, inputs: Sequence[tuple[tuple[int, int] | None, int]], f
         image = next(iter(source)).image
     for hw, batch in inputs:
         hw = hw or trained.config.hw
-        network = Network(replace(trained.config, hw=hw)).eval()
-        adopt(network, dict(trained.state_dict()), trained.config)
-        heads = (*(["boxes"] if network.boxes is not None else []), *network.masks)
         path = folder / f"{hw[0]}x{hw[1]}-{batch}.onnx"
-        about = replace(metadata(network, {}), batch=batch)
-        export(network, heads, about, [tensor_from_frame(image, hw)[0]], path)
-        files.append(path)
+        files.append(write(at_size(trained, hw), path, [tensor_from_frame(image, hw)[0]], batch=batch))
         print(f"exported for {batch} x {hw[1]}x{hw[0]}", flush=True)
     return files
 

@@ -21,7 +21,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -49,6 +49,22 @@ SECONDS, HW, SMALLEST_PX = 6.0, (360, 640), 8.0
 SIZES = ((360, 640), (720, 1280), (1080, 1920))  # of frames whose cost is timed
 FIGURES = ("HOTA", "IDF1", "MOTA")  # percent; the rows of the result
 GROUPS = [[BOX_CLASSES.index(name) for name in names] for names in TrackerConfig().confusable]
+
+
+class Truth(Protocol):
+    """What a frame must say to be judged by."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) xyxy."""
+        ...
+
+
 Follow = Callable[[list["Seen"], float], list[tuple[np.ndarray, np.ndarray]]]  # -> (ids, boxes) a frame
 
 
@@ -152,7 +168,7 @@ TRACKERS: dict[str, Follow] = {
 }
 
 
-def judge(frames: list[Seen], answers: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+def judge(frames: Sequence[Truth], answers: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """One drive -> what TrackEval's metrics add up over drives, by metric."""
     true_ids, told_ids = _numbered([frame.ids for frame in frames]), _numbered([ids for ids, _ in answers])
     data = {

@@ -238,10 +238,15 @@ def in_turns(config: ThroughputConfig) -> dict[str, Any]:
             shift = number % len(config.processes)
             for count in (*config.processes[shift:], *config.processes[:shift]):
                 found = one_round(config, count, max(1, threads // count), Path(folder))
-                ran[named(count)] = {name: found["settings"][name] for name in ("processes", "threads", "precision", "device")}
+                ran[named(count)] = {
+                    name: found["settings"][name] for name in ("processes", "threads", "precision", "device")
+                }
                 for part in PARTS:
                     rows.setdefault(f"{named(count)}: {part}", []).extend(found["rows"][part]["rounds"])
-                print(f"round {number + 1}, {named(count)}: {rows[f'{named(count)}: training'][-1]:.1f} images/s", flush=True)
+                print(
+                    f"round {number + 1}, {named(count)}: {rows[f'{named(count)}: training'][-1]:.1f} images/s",
+                    flush=True,
+                )
     first = named(config.processes[0])
     ratios = {
         name: median(a / b for a, b in zip(values, rows[f"{first}: {name.split(': ')[1]}"], strict=True))

@@ -105,8 +105,8 @@ class Engine:
 
         Args:
             path: ONNX file written by `python -m perception.export`.
-            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch is not
-                loaded in this process, else the CPU.
+            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch
+                is not loaded in this process, else the CPU.
             threads: CPU threads inside one operator; 0 = one for each core.
             gpu: how a GPU is used.
 
@@ -202,7 +202,7 @@ def _check_contract(contract: Contract, metadata: Metadata) -> int | None:
         )
         if tensor.dtype != dtype or not fits:
             want, have = (
-                f"{str(tuple('any' if size is None else size for size in sizes))} tensor({kind})".replace("'", "")
+                f"{tuple('any' if size is None else size for size in sizes)!s} tensor({kind})".replace("'", "")
                 for sizes, kind in ((shape, dtype), (tensor.shape, tensor.dtype))
             )
             raise ValueError(f"by its metadata `{name}` is {want}, but in the graph {have}")

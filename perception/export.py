@@ -42,7 +42,7 @@ from perception.layout import split_weight
 from perception.network.boxes import BranchName
 from perception.network.network import Network
 from perception.parity import Parity, compare
-from perception.precision.convert import convert
+from perception.precision.convert import Int8Engine, convert
 from perception.precision.denormals import raise_weights
 from perception.precision.search import responses
 from perception.training.checkpoint import at_size, load_network, metadata, revision
@@ -83,6 +83,9 @@ class ExportConfig:
     agreement: float = 0.97
     """With --precision: share of pixels of each map, and of boxes, that must stay as in fp32 on the images. Blocks of
     the network that would break it stay in float."""
+    int8_for: Int8Engine = "onnxruntime"
+    """Engine that an int8 file is to be fast in: ONNX Runtime wants the ranges of the transformer's inputs measured in
+    each call, OpenVINO wants them fixed. Either engine runs both files, the wrong one slowly."""
     json: str | None = None
     """Write the summary as one line of JSON to this file, or - for the last line of standard output."""
 
@@ -266,7 +269,7 @@ def reduced(config: ExportConfig, source: Path) -> dict[str, Any]:
     hw = Engine(source, "cpu").input_hw
     images, where = check_images(config, hw)
     assert config.precision != "fp32"
-    facts = convert(source, config.out, config.precision, images, config.agreement)
+    facts = convert(source, config.out, config.precision, images, config.agreement, config.int8_for)
     size = config.out.stat().st_size / 1e6
     print(f"{config.out}: {config.precision}, {size:.1f} MB, agreement with fp32 {facts['agreement']:.4f}")
     print(f"  measured on {len(images)} images of {where}")

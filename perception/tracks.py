@@ -37,11 +37,11 @@ class TrackerConfig:
 
     high_score: float = 0.45
     """Detections from here on choose their track first, and only they begin new ones."""
-    low_score: float = 0.2
+    low_score: float = 0.15
     """Detections below this are ignored; those between only continue tracks."""
     min_iou: float = 0.2
     """Overlap that a confident detection needs with the predicted box, both grown by `margin_sigmas`."""
-    min_iou_low: float = 0.4
+    min_iou_low: float = 0.3
     """The same for a weak detection, which may well be something else, and for a track not yet confirmed."""
     margin_sigmas: float = 2.0
     """Boxes are compared after growing by so many standard deviations of the prediction, at most half their size."""
@@ -322,7 +322,7 @@ def predict(mean: np.ndarray, cov: np.ndarray, dt: float, config: TrackerConfig)
 
 def _unbiased(rate: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """`rate` so much nearer to 0 that its square has no part that is noise, which would seem to come nearer."""
-    return np.sign(rate) * np.sqrt((rate**2 - variance).clip(0))
+    return np.asarray(np.sign(rate) * np.sqrt((rate**2 - variance).clip(0)))
 
 
 def correct(

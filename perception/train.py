@@ -26,7 +26,7 @@ from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
 from perception.training.distributed import ALONE, Processes, run_together
-from perception.training.from_onnx import network_from_onnx, settle_norms
+from perception.training.from_onnx import network_from_onnx, read_file, settle_norms
 from perception.training.loop import LoopConfig, train
 from perception.training.policy import load_policy, save_policy
 
@@ -82,7 +82,9 @@ class TrainConfig:
 
 def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
     """The NetworkConfig that the options and, with --own-labels, the dataset ask for."""
-    base = NetworkConfig(hw=config.hw, vit=config.vit, detail=config.detail, drop_path=config.drop_path)
+    base = NetworkConfig(
+        hw=config.hw, vit=config.vit, detail=config.detail, drop_path=config.drop_path, blocks=pruned_blocks(config)
+    )
     if config.own_labels:
         labels = mixture.labels[0]
         boxes = labels.boxes.classes if labels.boxes and "boxes" in config.heads else ()
@@ -93,18 +95,35 @@ def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
     return replace(base, box_classes=BOX_CLASSES if "boxes" in config.heads else (), heads=heads)
 
 
+def whole_source(config: TrainConfig) -> Path | None:
+    """The run or exported file that --init names; None where it names the ViT alone or nothing."""
+    named = config.init not in (None, "random") and Path(str(config.init)).suffix not in WEIGHT_SUFFIXES
+    return Path(str(config.init)) if named else None
+
+
+def pruned_blocks(config: TrainConfig) -> tuple[tuple[int, int], ...]:
+    """What perception.prune left of the ViT in the run, or file, to go on from; () = nothing is missing."""
+    source = config.out if config.resume else whole_source(config)
+    if source is None:
+        return ()
+    of_file = source.suffix == ".onnx"
+    about = read_file(source)[1].config if of_file else checkpoint.read_meta(checkpoint.latest(source))
+    found = checkpoint.network_config(about)
+    return found.blocks if found.vit == config.vit else ()
+
+
 def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture) -> Network:
     """A network with the weights that the options name; with --resume the checkpoint replaces them all."""
     init = bundled_encoder(config) if config.init is None else config.init
     init = None if init == "random" else init
-    whole = init is not None and Path(init).suffix not in WEIGHT_SUFFIXES  # not the ViT alone
+    whole = whole_source(config)
     if config.resume:
         network = Network(shape)
     else:
         network = Network(shape, config.pretrained, None if whole else init, config.detail_weights)
         print(f"init of the ViT: {init or ('the hub' if config.pretrained else 'random')}")
-    if whole and not config.resume:
-        new = start_from(network, Path(str(init)), mixture)
+    if whole is not None and not config.resume:
+        new = start_from(network, whole, mixture)
         if new:
             print(f"{len(new)} weights are new, the first is {new[0]}")
     detail = network.pyramid.detail

@@ -110,7 +110,9 @@ def test_ours_at_two_sizes(make_tiny_model, tiny_metadata, tmp_path, capsys):
     assert main([*argv, "--threads", "1", "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     rows = found["rows"]
-    assert rows["toy val, first: vehicle AP50"]["rounds"] == rows[f"toy val, {second.stem}: vehicle AP50"]["rounds"] == [1]
+    assert (
+        rows["toy val, first: vehicle AP50"]["rounds"] == rows[f"toy val, {second.stem}: vehicle AP50"]["rounds"] == [1]
+    )
     assert all(len(rows[name]["rounds"]) == 2 for name in ("first: frame", f"{second.stem}: frame", "matrix product"))
     assert found["figures"]["budgets"] == [] and "| 64x32 |" in capsys.readouterr().out
     assert main([*argv[:2], str(first), *argv[3:]]) == 2 and "two files are called 'first'" in capsys.readouterr().err

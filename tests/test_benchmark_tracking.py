@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import geometry, tracking
+from benchmarks import geometry, report, tracking
 from benchmarks.compare import read_result
+from benchmarks.machine import result, row
 from data.synthetic import Drive
 
 
@@ -55,6 +57,17 @@ def test_the_cost_is_that_of_pictures(tmp_path: Path) -> None:
             len(pair) == 2 and found["figures"]["ms"][f"{hw[1]}x{hw[0]}: without"]["n"] == 8
         )  # 5 frames, not the first
     assert tracking.main(["--cost", "--rounds", "0"]) == 2
+    assert report.main(["--results", str(tmp_path), "--readme", "None"]) == 0
+    assert "| 640x360: difference | ms |" in (tmp_path / "REPORT.md").read_text()
+
+
+def test_the_page_has_every_tracker(tmp_path: Path) -> None:
+    figures = {"toy": {name: dict.fromkeys(tracking.FIGURES, 60.5) for name in ("ours", "a")}}
+    found = result("tracking", {}, {"toy: ours: HOTA": row("%", [60.5], "higher")}, {}, scenarios=figures, margins={})
+    (tmp_path / "tracking.json").write_text(json.dumps(found))
+    assert report.main(["--results", str(tmp_path), "--readme", "None"]) == 0
+    page = (tmp_path / "REPORT.md").read_text()
+    assert "| toy | ours | 60.5 | 60.5 | 60.5 |" in page and "| toy | a | 60.5" in page
 
 
 def test_geometry_is_judged_by_what_was_told_and_by_the_truth() -> None:
@@ -67,10 +80,16 @@ def test_geometry_is_judged_by_what_was_told_and_by_the_truth() -> None:
     assert geometry.judged(rows[:29], [(1, 2)], "s") == {}
 
 
-def test_geometry_to_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "geometry.json"
-    assert geometry.main(["--seeds", "23", "--seconds", "1.2", "--json", str(out)]) == 0
+def test_geometry_to_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One short drive; told twice, so that it is enough to be judged."""
+    whole, out = geometry.samples, tmp_path / "geometry.json"
+    monkeypatch.setattr(geometry, "samples", lambda seed, seconds, flat: [20 * rows for rows in whole(23, 0.3, flat)])
+    assert geometry.main(["--seeds", "1", "--json", str(out)]) == 0
     found = read_result(out)
-    assert found["rows"]["flat road: distance, 20 to 40 m: median relative error"]["rounds"][0] < 20
-    assert geometry.main(["--seeds", "23", "--seconds", "0.1", "--json", str(out)]) == 2
+    assert 0 < found["rows"]["flat road: distance, 20 to 40 m: median relative error"]["rounds"][0] < 20
+    assert "distance" in found["figures"]["tables"]["hills"]
+    monkeypatch.setattr(geometry, "samples", lambda *_: ([], []))
+    assert geometry.main(["--seeds", "1", "--json", str(out)]) == 2
     assert "expected longer ones" in capsys.readouterr().err

@@ -6,6 +6,7 @@ It runs in processes of its own here: beside torch and forked workers in one pro
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,33 @@ second = Engine(sys.argv[1], "auto")
 print(first.provider_reason, second.provider_reason, sep="|")
 """
 
+FORKS = """
+import gc, os, sys, time
+from perception.engine import Engine
+
+engine = Engine(sys.argv[1], "openvino")
+engine.warm_up()
+loop = [engine]
+loop.append(loop)  # only the collector of garbage can free it
+del engine
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        del loop
+        gc.collect()
+        os._exit(0)
+    until, ended = time.monotonic() + 20, 0
+    while not ended and time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if not ended:
+        os.kill(child, 9)
+        sys.exit("a forked child hangs")
+    assert status == 0, status
+loop[0].warm_up()  # the parent goes on
+print("ok")
+"""
+
 BROKEN = """
 import sys
 from pathlib import Path
@@ -101,6 +129,12 @@ def test_a_file_that_it_can_not_compile_is_one_clear_error(tmp_path: Path) -> No
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
     assert "broken.onnx: OpenVINO can not compile it" in in_its_own_process(BROKEN, broken)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_children_leave_it_be(tiny_model: Path) -> None:
+    """Such as the workers of torch's loader: they would wait for threads that only their parent has."""
+    assert in_its_own_process(FORKS, tiny_model) == "ok"
 
 
 def test_without_it_the_remedy_is_named(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +178,10 @@ def test_auto_falls_back_to_the_cpu_and_says_why(
     )
     monkeypatch.setattr(session, "openvino_for_auto", lambda: None)
     engine = Engine(tiny_model)
-    assert (engine.provider, engine.provider_reason) == ("openvino", "OpenVINO: no NVIDIA GPU; 2026.9, computing in bf16")
+    assert (engine.provider, engine.provider_reason) == (
+        "openvino",
+        "OpenVINO: no NVIDIA GPU; 2026.9, computing in bf16",
+    )
     strange = shutil.copy(tiny_model, tmp_path / "strange.onnx")
     assert Engine(strange).provider_reason == "CPU: no NVIDIA GPU; OpenVINO can not compile it (an operator)"
 

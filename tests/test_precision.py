@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -124,6 +125,35 @@ def test_int8_is_computed_in_int8(graph: onnx.ModelProto, tensors: list[np.ndarr
     finally:
         del graph.graph.output[-1]
     assert 0 < np.abs(a - b).max() < 0.25 * np.abs(a).max()
+
+
+def test_int8_for_openvino_is_computed_in_int8_there(
+    graph: onnx.ModelProto, tensors: list[np.ndarray], tmp_path: Path
+) -> None:
+    """Asked of OpenVINO itself, in a process of its own: which types its layers run in."""
+    nodes = [node for names in quantizable(graph).values() for node in names]
+    model = quantize(graph, measure_ranges(graph, tensors), nodes, static=True)
+    onnx.checker.check_model(model)
+    assert agreement(responses(graph, tensors), responses(model, tensors)) > 0.7
+    assert not {"DynamicQuantizeLinear", "MatMulInteger"} & {node.op_type for node in model.graph.node}
+    onnx.save(model, tmp_path / "static.onnx")
+    code = (
+        "import collections, json, sys, openvino\n"
+        "core = openvino.Core()\n"
+        "compiled = core.compile_model(core.read_model(sys.argv[1]), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})\n"
+        "infos = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]\n"
+        "kinds = [(str(i['layerType'].astype(str)), str(i['runtimePrecision'].astype(str))) for i in infos]\n"
+        "print(json.dumps([[*key, n] for key, n in collections.Counter(kinds).items()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "static.onnx")], capture_output=True, text=True, check=True
+    )
+    kinds = {(layer, precision): n for layer, precision, n in json.loads(done.stdout)}
+    weighted = {node.name: node.op_type for node in graph.graph.node if node.name in nodes}
+    whole = {layer: sum(n for (kind, p), n in kinds.items() if kind == layer and p in ("u8", "i8")) for layer in
+             ("Convolution", "FullyConnected")}  # fmt: skip
+    assert whole["FullyConnected"] >= 0.9 * sum(op == "MatMul" for op in weighted.values()), kinds
+    assert whole["Convolution"] >= 0.9 * sum(op == "Conv" for op in weighted.values()), kinds
 
 
 def test_blocks_that_change_the_answer_stay_in_float(graph: onnx.ModelProto, tensors: list[np.ndarray]) -> None:

@@ -3,16 +3,22 @@
 OpenVINO computes in bfloat16 where the CPU has instructions for it (AMX, AVX512-BF16), which ONNX Runtime's CPU
 provider does not, and in float32 elsewhere. What that changes in the answers is measured: see benchmarks/README.md.
 Its wheel brings openvino-telemetry along, for conversion tools; nothing here makes it connect to anyone (a test).
-Keep it out of processes that train: beside torch and its forked workers it has hung and crashed a long run of tests.
+A fork copies what OpenVINO holds, but not its threads: a child that destroys a compiled model waits for them for ever,
+or ends with "terminate called without an active exception". Garbage collection in a forked worker of torch's loader is
+enough; that is how it once hung and crashed a long run of tests. So a child keeps what it was born with (`_keep`), and
+`--provider auto` still leaves OpenVINO alone in processes that have torch. A child must not run it, only leave it be.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Container, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -72,6 +78,7 @@ class Compiled:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: OpenVINO can not compile it ({reason})") from None
         self._request, self._lock = compiled.create_infer_request(), Lock()
+        _here.add(self)
         self._outputs = {name: output for output in compiled.outputs for name in output.get_names()}
         self.names = tuple(self._outputs)
         self.arithmetic = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
@@ -83,3 +90,16 @@ class Compiled:
         with self._lock:
             found = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
             return [np.array(found[self._outputs[name]]) for name in names]
+
+
+_here: WeakSet[Compiled] = WeakSet()  # all of this process
+_born_with: list[Any] = []  # in a forked child: what its parent had
+
+
+def _keep() -> None:
+    """In a forked child: let nothing of OpenVINO be destroyed, see the head of this file."""
+    _born_with.extend(_here)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep)

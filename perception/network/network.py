@@ -19,6 +19,8 @@ from perception.network.tokens import Tokens
 
 __all__ = ["Network", "NetworkConfig", "Raw", "drive_t"]
 
+MAX_BLOCKS, MAX_UNITS = 128, 65536  # more than any ViT has
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:
@@ -42,6 +44,7 @@ class NetworkConfig:
         default_factory=lambda: dict(HEADS)
     )  # segmentation heads and their classes
     max_boxes: int = 100  # K
+    blocks: tuple[tuple[int, int], ...] = ()  # (heads, MLP's hidden units) of each block of the ViT; empty: timm's own
     branch: BranchName = "one_to_many"  # that answers: with too little training the one-to-one branch repeats itself
 
     def __post_init__(self) -> None:
@@ -51,6 +54,12 @@ class NetworkConfig:
             raise ValueError(
                 "a network has a width of 1 to 4096, up to 10000 boxes and drop_path from 0 to below 1, but got "
                 f"{self.width}, {self.max_boxes} and {self.drop_path:g}"
+            )
+        units = [count for block in self.blocks for count in block]
+        if len(self.blocks) > MAX_BLOCKS or not 0 < min(units, default=1) <= max(units, default=1) <= MAX_UNITS:
+            raise ValueError(
+                f"a network has up to {MAX_BLOCKS} blocks, each of 1 to {MAX_UNITS} heads and hidden units, but got "
+                f"{len(self.blocks)} of {min(units)} to {max(units)}"
             )
         if not self.box_classes and not self.heads:
             raise ValueError("a network needs at least one head: box classes or a segmentation head")
@@ -68,7 +77,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        tokens = Tokens(config.vit, config.hw, pretrained and vit_weights is None, config.drop_path)
+        from_hub = pretrained and vit_weights is None and not config.blocks  # the hub has none that were pruned
+        tokens = Tokens(config.vit, config.hw, from_hub, config.drop_path, config.blocks)
         if vit_weights is not None:
             tokens.load_timm(vit_weights)
         if config.detail == "none":

@@ -5,6 +5,7 @@ Legend: B = batch, D = width of the transformer, N = tokens, h, w = height and w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from perception.execution.modelfile import check_sum
+from perception.network.blocks import keep_units
 
 __all__ = ["WEIGHT_SUFFIXES", "Normalize", "Tokens", "fit_position_embedding", "read_weights"]
 
@@ -41,20 +43,31 @@ class Tokens(nn.Module):
 
     Any plain ViT of timm serves, at any size that is a multiple of its patch. `inject` (B, D, h, w) is added to the
     embedded patches, so that the convolutional detail path speaks before the first block (the injector of ViT-Adapter,
-    arXiv:2205.08534, in its simplest form).
+    arXiv:2205.08534, in its simplest form). `blocks`, if given, says how many blocks there are instead of timm's, and
+    how many heads and hidden units each of them keeps.
     """
 
-    def __init__(self, name: str, hw: tuple[int, int], pretrained: bool = False, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        hw: tuple[int, int],
+        pretrained: bool = False,
+        drop_path: float = 0.0,
+        blocks: Sequence[tuple[int, int]] = (),
+    ) -> None:
         super().__init__()
+        more: dict[str, Any] = {"drop_path_rate": drop_path} | ({"depth": len(blocks)} if blocks else {})
         try:
             vit: Any = timm.create_model(
-                name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", drop_path_rate=drop_path
+                name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", **more
             )
             patch_h, patch_w = vit.patch_embed.patch_size
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(f"{name} at {hw[0]}x{hw[1]} is not a plain Vision Transformer of timm: {error}") from error
         if hw[0] % patch_h or hw[1] % patch_w:
             raise ValueError(f"input {hw[0]}x{hw[1]} is not a multiple of the patch {patch_h}x{patch_w} of {name}")
+        for block, (heads, hidden) in zip(vit.blocks if blocks else (), blocks, strict=True):
+            keep_units(block, range(heads), range(hidden))
         self.grid_hw: tuple[int, int] = (hw[0] // patch_h, hw[1] // patch_w)
         self.stride: int = patch_h
         self.width: int = vit.embed_dim

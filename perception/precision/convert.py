@@ -15,11 +15,18 @@ from perception.precision.graph import about, open_fp32, set_about
 from perception.precision.half import half, kept_in_fp32
 from perception.precision.search import agreement, choose_blocks, responses
 
-__all__ = ["convert"]
+__all__ = ["Int8Engine", "convert"]
+
+Int8Engine = Literal["onnxruntime", "openvino"]
 
 
 def convert(
-    source: Path, out: Path, kind: Literal["fp16", "int8"], images: Sequence[np.ndarray], asked: float
+    source: Path,
+    out: Path,
+    kind: Literal["fp16", "int8"],
+    images: Sequence[np.ndarray],
+    asked: float,
+    int8_for: Int8Engine = "onnxruntime",
 ) -> dict[str, Any]:
     """Write `out`, of which the metadata's config says under "precision" how it was made; returns the same.
 
@@ -29,6 +36,7 @@ def convert(
         kind: fp16, or int8 where the agreement allows it.
         images: (h, w, 3) uint8 RGB in the model's size: ranges are measured and answers compared on them.
         asked: least agreement with fp32 on `images`, see `search.agreement`.
+        int8_for: the engine that an int8 file is to be fast in; the other one answers alike, but slowly.
 
     Raises ValueError if `source` is not such a file, or the agreement is not reached; then nothing is written.
     """
@@ -45,9 +53,10 @@ def convert(
                 "or ask for less with --agreement"
             )
     else:
-        choice = choose_blocks(fp32, images, asked)
+        choice = choose_blocks(fp32, images, asked, static=int8_for == "openvino")
         model = choice.model
         facts |= {"agreement": choice.agreement, "int8_blocks": choice.quantized, "float_blocks": choice.kept}
+        facts["int8_for"] = int8_for
     set_about(model, metadata, facts)
     onnx.checker.check_model(model)
     out.parent.mkdir(parents=True, exist_ok=True)

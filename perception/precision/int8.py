@@ -1,5 +1,8 @@
 """fp32 graph -> int8 graph: convolutions by measured ranges (QDQ), the transformer's MatMuls by the range of each call.
 
+Or, for OpenVINO, MatMuls by measured ranges too: it computes those in int8, and DynamicQuantizeLinear with
+MatMulInteger in float. ONNX Runtime, the other way round, was no faster than in fp32 with pairs around a MatMul.
+
 Activations are uint8 with a zero point, weights int8 a channel and symmetric: the pair that VNNI and AMX multiply.
 ONNX Runtime fuses Quantize/Dequantize pairs around a Conv or Add into QLinearConv and QLinearAdd, and
 DynamicQuantizeLinear, MatMulInteger, Cast, Mul into one DynamicQuantizeMatMul. onnxruntime.quantization writes the same
@@ -71,7 +74,7 @@ def measure_ranges(model: ModelProto, images: Sequence[np.ndarray]) -> Ranges:
 def quantize(model: ModelProto, ranges: Ranges, nodes: Collection[str], static: bool = False) -> ModelProto:
     """The graph with the layers `nodes` in int8; additions between quantized convolutions follow them.
 
-    `static`: MatMuls by measured ranges too. OpenVINO computes such MatMuls in int8, the others not at all.
+    `static`: MatMuls by measured ranges too, for OpenVINO.
     """
     return Quantizer(model, ranges, set(nodes), static).result()
 

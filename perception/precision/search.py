@@ -63,8 +63,10 @@ def agreement(truth: Answers, other: Answers) -> float:
     return min(shares)
 
 
-def choose_blocks(model: ModelProto, images: Sequence[np.ndarray], asked: float) -> Choice:
+def choose_blocks(model: ModelProto, images: Sequence[np.ndarray], asked: float, static: bool = False) -> Choice:
     """fp32 graph of `open_fp32` -> the int8 graph with the most blocks whose agreement on `images` is `asked` or more.
+
+    `static`: see `int8.quantize`. Answers are ONNX Runtime's either way.
 
     Raises ValueError if not even one block can be quantized.
     """
@@ -73,7 +75,7 @@ def choose_blocks(model: ModelProto, images: Sequence[np.ndarray], asked: float)
     truth = responses(model, images)
 
     def attempt(names: Sequence[str]) -> tuple[ModelProto, float]:
-        candidate = quantize(model, ranges, [node for name in names for node in blocks[name]])
+        candidate = quantize(model, ranges, [node for name in names for node in blocks[name]], static)
         return candidate, agreement(truth, responses(candidate, images))
 
     best = list(blocks), *attempt(list(blocks))

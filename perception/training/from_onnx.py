@@ -22,7 +22,7 @@ from perception.execution.modelfile import check_model_file
 from perception.network.network import Network
 from perception.training.checkpoint import TorchEngine, network_config
 
-__all__ = ["network_from_onnx", "open_onnx", "read", "settle_norms"]
+__all__ = ["network_from_onnx", "open_onnx", "read", "read_file", "settle_norms"]
 
 PREFIX = "network."  # export.Stages holds the network under this name
 BRANCHES = ("boxes.one_to_many.", "boxes.one_to_one.")
@@ -45,22 +45,8 @@ def open_onnx(path: Path) -> TorchEngine:
 
 def read(path: Path) -> tuple[Network, Metadata]:
     """The network in a file, and what the file says of itself; raises what `network_from_onnx` does."""
-    if path.is_file():
-        check_model_file(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in texts:
-        raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
-    about = Metadata.from_json(texts[METADATA_KEY])
-    config = about.config
-    if "network" not in config:
-        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
-    if kind := config.get("precision", {}).get("kind"):
-        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
-    network = Network(network_config(config))
+    model, about = read_file(path)
+    network = Network(network_config(about.config))
     found = named_weights(model.graph, about.batch)
     own = network.state_dict()
     for conv, norm in folded_norms(network):
@@ -80,6 +66,29 @@ def read(path: Path) -> tuple[Network, Metadata]:
         raise ValueError(f"{path} has no weights for {missing[0]} ({len(missing)} are missing); export it anew")
     network.load_state_dict(own | {name: value for name, value in found.items() if name in own})
     return network, about
+
+
+def read_file(path: Path) -> tuple[onnx.ModelProto, Metadata]:
+    """A file of perception.export that can be trained on, and what it says of itself, "network" in its config.
+
+    Raises ValueError if it is none, OSError if there is none.
+    """
+    if path.is_file():
+        check_model_file(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ValueError(f"{path} can't be read as ONNX: {error}; expected a file of perception.export") from None
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in texts:
+        raise ValueError(f"{path} is not a file of perception.export: it does not say what it is")
+    about = Metadata.from_json(texts[METADATA_KEY])
+    config = about.config
+    if "network" not in config:
+        raise ValueError(f"{path} holds no network of ours: its configuration is {dict(config)}")
+    if kind := config.get("precision", {}).get("kind"):
+        raise ValueError(f"{path} is {kind}, and can't be trained on; start from the fp32 file that it was made of")
+    return model, about
 
 
 def named_weights(graph: onnx.GraphProto, batch: int = 1) -> dict[str, Tensor]:

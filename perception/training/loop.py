@@ -25,7 +25,7 @@ from perception.training.evaluation import evaluate_network
 from perception.training.losses import box_loss, mask_loss, ruled_out_by_masks
 from perception.training.optim import Ema, learning_rate, parameter_groups
 
-__all__ = ["LoopConfig", "precision_for", "record", "train"]
+__all__ = ["LoopConfig", "label_tables", "losses", "precision_for", "record", "train"]
 
 CLASS_WEIGHTS = {"lane marking": 3.0}  # thin and rare; every other class weighs 1
 SCENE_OF_BOX = [SCENE_CLASSES.index({"pedestrian": "person"}.get(name, name)) for name in BOX_CLASSES]
@@ -93,6 +93,19 @@ def losses(
     return out
 
 
+def label_tables(
+    network: Network, mixture: Mixture, device: torch.device | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What `losses` needs of each mask head: (datasets, 256, C) bool, `Mixture.tables`; (C,) weights of its classes."""
+    classes = network.config.heads
+    tables = {head: mixture.tables(head, len(names)).to(device) for head, names in classes.items()}
+    weights = {
+        head: torch.tensor([CLASS_WEIGHTS.get(name, 1.0) for name in names], device=device)
+        for head, names in classes.items()
+    }
+    return tables, weights
+
+
 def tasks_of(network: Network) -> list[str]:
     """The keys of `losses`."""
     return [*network.masks, *(("boxes", "boxes_one_to_one") if network.boxes is not None else ())]
@@ -136,12 +149,7 @@ def train(
         start = int(state["step"])
         balance.restore(state.get("balance", {}))
 
-    classes = network.config.heads
-    tables = {head: mixture.tables(head, len(names)).to(device) for head, names in classes.items()}
-    weights = {
-        head: torch.tensor([CLASS_WEIGHTS.get(name, 1.0) for name in names], device=device)
-        for head, names in classes.items()
-    }
+    tables, weights = label_tables(network, mixture, device)
     known = len(network.config.box_classes or BOX_CLASSES)
     loader = batches(mixture, config.batch_size, known, start, config.workers, processes)
     meta = {**about, "train": asdict(config) | about.get("train", {})}
