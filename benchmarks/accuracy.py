@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Protocol
@@ -197,7 +198,7 @@ def latencies(
         watch.mark()
         shift = number % len(detectors)
         for detector in (*detectors[shift:], *detectors[:shift]):
-            spent = [timed(lambda n=n: detector(images[n % len(images)]))[0] for n in range(config.frames)]  # type: ignore[misc]
+            spent = [timed(partial(detector, images[n % len(images)]))[0] for n in range(config.frames)]
             if number >= 0:
                 found[detector.name].append(sum(spent) / len(spent))
     del stick.product_ms[:1]

@@ -105,8 +105,8 @@ class Engine:
 
         Args:
             path: ONNX file written by `python -m perception.export`.
-            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch is not
-                loaded in this process, else the CPU.
+            provider: what must run; "auto" takes CUDA where it works, else OpenVINO where that is installed and torch
+                is not loaded in this process, else the CPU.
             threads: CPU threads inside one operator; 0 = one for each core.
             gpu: how a GPU is used.
 

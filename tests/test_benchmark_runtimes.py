@@ -1,4 +1,4 @@
-"""Runtimes side by side: each a process of its own, what can not run is named, and the aim is judged at equal arithmetic."""
+"""Runtimes side by side: each a process of its own, what can not run is named, the aim judged at equal arithmetic."""
 
 from __future__ import annotations
 

@@ -76,13 +76,13 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
             return _started(path, "cuda", threads, gpu, "NVIDIA GPU found", strict=False)
         except ProviderError as error:
             missing = str(error)
-    obstacle = openvino_for_auto()
-    if obstacle is None:
+    left = openvino_for_auto()
+    if left is None:
         try:
             return _compiled(path, threads, missing)
         except ValueError as error:
-            obstacle = str(error)
-    return _started(path, "cpu", threads, gpu, f"{missing}; {obstacle}", strict=True)
+            left = str(error)
+    return _started(path, "cpu", threads, gpu, f"{missing}; {left}", strict=True)
 
 
 def _compiled(path: Path, threads: int, reason: str) -> Started:

@@ -1,7 +1,7 @@
 """fp32 graph -> int8 graph: convolutions by measured ranges (QDQ), the transformer's MatMuls by the range of each call.
 
-Or, for OpenVINO, MatMuls by measured ranges too: it computes those in int8, and DynamicQuantizeLinear with MatMulInteger
-in float. ONNX Runtime, the other way round, has no fast kernel for what it makes of the pairs around a MatMul.
+Or, for OpenVINO, MatMuls by measured ranges too: it computes those in int8, and DynamicQuantizeLinear with
+MatMulInteger in float. ONNX Runtime, the other way round, was no faster than in fp32 with pairs around a MatMul.
 
 Activations are uint8 with a zero point, weights int8 a channel and symmetric: the pair that VNNI and AMX multiply.
 ONNX Runtime fuses Quantize/Dequantize pairs around a Conv or Add into QLinearConv and QLinearAdd, and

@@ -36,9 +36,9 @@ from perception.revision import revision
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata", "network_config",
-    "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save", "save_weights",
-    "write",
+    "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata",
+    "network_config", "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save",
+    "save_weights", "write",
 ]  # fmt: skip
 
 SCHEMA = 1
