@@ -166,7 +166,7 @@ def take_over(layer: nn.Linear, square: Tensor, kept: Sequence[int]) -> None:
     more = layer.weight[:, gone].double() @ share.T  # (D, known)
     layer.weight[:, list(kept)] += more[:, : len(kept)].to(layer.weight)
     if layer.bias is not None:
-        layer.bias += more[:, -1].to(layer.bias)
+        layer.bias.add_(more[:, -1].to(layer.bias))
 
 
 def blocks_of(network: Network) -> Any:
