@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ class OnnxRuntime(System):
         from perception.engine import Engine
 
         engine = Engine(options["file"], "cpu", options["threads"])
-        self.answer, self.about = engine.run, engine.provider_reason
+        self.answer: Callable[[np.ndarray], object] = engine.run
+        self.about = engine.provider_reason
         self.frame(frame)
 
     def frame(self, image: np.ndarray) -> int:

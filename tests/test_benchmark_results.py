@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks import compare, latency, report
 from benchmarks.machine import Watch, cpu_seconds, peak_mb, reset_peak, result, row
 from benchmarks.plots import front_of
 from benchmarks.roofline import Work, Yardsticks
-from benchmarks.scaling import exponent, fitted, of_objects
+from benchmarks.scaling import BATCHED, SINGLE, exponent, fitted, gains, in_turns, of_objects
 from benchmarks.scaling import main as scaling
 
 
@@ -201,6 +202,23 @@ def test_scaling_runs_on_objects(tmp_path: Path, tiny_model: Path) -> None:
     assert found["rows"]["overlay, 12 objects"]["rounds"][0] > 0
 
 
+def test_one_call_a_camera_and_one_for_all_take_turns_and_are_paired() -> None:
+    order: list[tuple[str, int]] = []
+
+    def cost(name: str, size: int) -> Callable[[], float]:
+        def measure() -> float:
+            order.append((name, size))
+            return {SINGLE: 10.0, BATCHED: 8.0}[name] * size * len(order)
+
+        return measure
+
+    work = {name: {size: cost(name, size) for size in (1, 3)} for name in (SINGLE, BATCHED)}
+    found = in_turns(work, 2, Watch())
+    assert order == [(SINGLE, 1), (BATCHED, 1), (SINGLE, 3), (BATCHED, 3), (BATCHED, 1), (SINGLE, 1), (BATCHED, 3),
+                     (SINGLE, 3)]  # fmt: skip
+    assert gains(found) == {"1": [0.625, 1.5], "3": [0.9375, 1.4286]}
+
+
 def test_scenes_have_as_many_tracks_as_they_say() -> None:
     from benchmarks.scaling import ScalingConfig
 
@@ -226,7 +244,7 @@ def test_the_page_joins_speed_and_accuracy(tmp_path: Path) -> None:
     for found in (
         result("peers", {"threads": 2}, rows, {"warnings": ["steal"]}, systems=systems, targets={}),
         result("accuracy", {}, {"toy": row("share", [0.5], "higher")}, quiet, datasets=datasets),
-        result("scaling", {}, {"tracker, 4 objects": row("ms", [0.1])}, quiet, curves=curves),
+        result("scaling", {}, {"tracker, 4 objects": row("ms", [0.1])}, quiet, curves=curves, gains={"3": [1.25]}),
     ):
         (tmp_path / f"{found['benchmark']}.json").write_text(json.dumps(found))
     older = result("peers", {"threads": 2}, rows, quiet, systems={}, targets={})
@@ -238,6 +256,7 @@ def test_the_page_joins_speed_and_accuracy(tmp_path: Path) -> None:
     assert table.index("| ours |") < table.index("| YOLOX-nano |") and "RF-DETR" not in table
     assert "| YOLOX-nano | boxes | 8.0 | 2.50 | 9 | 100 | MIT |" in table and "noisy" in table
     page = (tmp_path / "REPORT.md").read_text()
+    assert "| 3 | 1.250 (1.250 to 1.250) |" in page, "one call for three cameras"
     assert "RF-DETR Nano: not measured: no network" in page and "**Noisy machine:** steal." in page
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert pictures == {"peers.png", "pareto.png", "scaling.png"} and all(f"({name})" in page for name in pictures)

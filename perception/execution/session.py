@@ -76,13 +76,13 @@ def start(path: Path, provider: Provider, threads: int, gpu: GpuOptions) -> Star
             return _started(path, "cuda", threads, gpu, "NVIDIA GPU found", strict=False)
         except ProviderError as error:
             missing = str(error)
-    left = openvino_for_auto()
-    if left is None:
+    against = openvino_for_auto()
+    if against is None:
         try:
             return _compiled(path, threads, missing)
         except ValueError as error:
-            left = str(error)
-    return _started(path, "cpu", threads, gpu, f"{missing}; {left}", strict=True)
+            against = str(error)
+    return _started(path, "cpu", threads, gpu, f"{missing}; {against}", strict=True)
 
 
 def _compiled(path: Path, threads: int, reason: str) -> Started:
