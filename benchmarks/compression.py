@@ -130,15 +130,15 @@ def candidates(config: CompressionConfig, folder: Path) -> list[Candidate]:
         found.append(Candidate(name, kind, path))
         print(f"{name}: {path.name}, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
-    def at_size(hw: tuple[int, int]) -> Any:
-        return resized(network_from_onnx(config.model), hw)
+    def sized(hw: tuple[int, int]) -> Any:
+        return at_size(network_from_onnx(config.model), hw)
 
     def of_run(run: Path) -> Any:
         return load_network(run)[0]
 
     for size in config.sizes:
         hw = numbers(size, "x", int, "--sizes", "HEIGHTxWIDTH")
-        add(f"input {size}", "input", None, lambda hw=hw: at_size(network_from_onnx(config.model), hw))
+        add(f"input {size}", "input", None, partial(sized, hw))
     for entry in config.merge:
         share, block = numbers(entry, "@", float, "--merge", "SHARE@BLOCK")
 
