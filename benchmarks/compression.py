@@ -16,6 +16,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -129,9 +130,15 @@ def candidates(config: CompressionConfig, folder: Path) -> list[Candidate]:
         found.append(Candidate(name, kind, path))
         print(f"{name}: {path.name}, {path.stat().st_size / 1e6:.1f} MB", flush=True)
 
+    def sized(hw: tuple[int, int]) -> Any:
+        return at_size(network_from_onnx(config.model), hw)
+
+    def of_run(run: Path) -> Any:
+        return load_network(run)[0]
+
     for size in config.sizes:
         hw = numbers(size, "x", int, "--sizes", "HEIGHTxWIDTH")
-        add(f"input {size}", "input", None, lambda hw=hw: at_size(network_from_onnx(config.model), hw))
+        add(f"input {size}", "input", None, partial(sized, hw))
     for entry in config.merge:
         share, block = numbers(entry, "@", float, "--merge", "SHARE@BLOCK")
 
@@ -147,7 +154,7 @@ def candidates(config: CompressionConfig, folder: Path) -> list[Candidate]:
             raise ValueError(f"--variants: expected NAME=RUN or NAME=FILE.onnx, but got {entry!r}")
         path = Path(where)
         of_file = path.suffix == ".onnx"
-        add(name, "variant", path if of_file else None, lambda path=path: load_network(path)[0])
+        add(name, "variant", path if of_file else None, partial(of_run, path))
     return found
 
 
@@ -209,7 +216,7 @@ def measure(config: CompressionConfig, found: Sequence[Candidate]) -> dict[str, 
     source, split = place_of(config.data[0])
     paths = {one.name: one.path for one in found}
     asked = (config.threads, config.rounds, config.calls, str(source / "images" / split), config.frames)
-    absent = {}
+    absent: dict[str, str] = {}
     for provider in config.provider:
         try:
             with multiprocessing.get_context("spawn").Pool(1) as pool:

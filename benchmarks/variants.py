@@ -89,7 +89,7 @@ class Merged(nn.Module):
         qkv, inner = first.attn.qkv, first.attn.attn_dim
         bias = None if qkv.bias is None else qkv.bias[inner : 2 * inner]
         keys = F.linear(first.norm1(x), qkv.weight[inner : 2 * inner], bias)
-        return F.normalize(keys.unflatten(-1, (first.attn.num_heads, -1)).mean(2), dim=-1)
+        return F.normalize(keys.reshape(*x.shape[:2], first.attn.num_heads, -1).mean(2), dim=-1)
 
 
 def rows(index: Tensor, x: Tensor) -> Tensor:
