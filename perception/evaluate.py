@@ -24,7 +24,7 @@ from perception.evaluation.report import write_report
 from perception.evaluation.robustness import robustness, robustness_table
 from perception.evaluation.tables import summary_table, tables
 from perception.evaluation.worst import WorstFrames
-from perception.model import BUNDLED_MODEL, Model, load
+from perception.model import BUNDLED_MODEL, Model, load, model_file
 from perception.structures import BranchName
 
 __all__ = ["EvaluateConfig", "main", "open_model"]
@@ -37,14 +37,14 @@ class EvaluateConfig:
     data: tuple[Path, ...]
     """Datasets in the common layout, one or more folders (made by data/NAME/prepare.py)."""
     model: Path | None = None
-    """Run directory of perception.train, or ONNX file of perception.export; the bundled model if left out."""
+    """Run directory of perception.train, ONNX file of perception.export, or name of a bundled model; else drive-t."""
     split: str = "val"
     """Which images: train, val or test."""
     own_space: bool = False
     """For a model trained with --own-labels: its classes are the dataset's own labels."""
-    provider: Provider | Literal["torch"] = "auto"
-    """What computes an ONNX file; torch takes the weights out of a file of perception.export, for --calibration of
-    class maps and for --tta. A run directory is always computed by torch on the CPU."""
+    provider: Provider | Literal["torch"] | None = None
+    """What computes an ONNX file; left out: cpu, so that figures are those of fp32. torch takes the weights out of such
+    a file, for --calibration of class maps and --tta. A run directory is computed by torch."""
     branch: BranchName | None = None
     """For a run directory: branch of the box head that answers, instead of the one that the run names."""
     limit: int | None = None
@@ -74,7 +74,9 @@ class EvaluateConfig:
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
 
-def open_model(path: Path | None, provider: Provider | Literal["torch"], branch: BranchName | None = None) -> Model:
+def open_model(
+    path: Path | None, provider: Provider | Literal["torch"] | None = None, branch: BranchName | None = None
+) -> Model:
     """The Model of an ONNX file (None = the bundled one), or, through torch, of a run directory or such a file.
 
     Raises ValueError or OSError that says what is wrong with it.
@@ -83,9 +85,9 @@ def open_model(path: Path | None, provider: Provider | Literal["torch"], branch:
         if branch:
             raise ValueError("--branch is for run directories: an ONNX file has one branch; export it with --branch")
         if provider == "torch":
-            return torch_model(path or BUNDLED_MODEL)
-        return load(path, provider, SCORE_THRESHOLD)
-    if provider not in ("auto", "torch"):
+            return torch_model(model_file(path))
+        return load(path, provider or "cpu", SCORE_THRESHOLD)
+    if provider not in (None, "torch"):
         raise ValueError(
             f"{path} is a run directory, computed by torch on the CPU; --provider {provider} is for ONNX files"
         )

@@ -24,9 +24,10 @@ from perception.execution.providers import GpuOptions
 from perception.structures import Detections, Letterbox, Result
 from perception.tensors import PAD_VALUE, boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
 
-__all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "load"]
+__all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "load", "model_file"]
 
-BUNDLED_MODEL = Path(__file__).parent / "assets" / "drive-t.onnx"
+ASSETS = Path(__file__).parent / "assets"
+BUNDLED_MODEL = ASSETS / "drive-t.onnx"  # the default; `model_file` finds the others
 SCORE_THRESHOLD = 0.3
 
 
@@ -120,6 +121,14 @@ def detections_from_boxes(boxes: np.ndarray, letterbox: Letterbox, score_thresho
     return Detections(xyxy[inside], boxes[inside, 4].astype(np.float32), np.rint(boxes[inside, 5]).astype(np.int64))
 
 
+def model_file(model: str | Path | None = None) -> Path:
+    """The file of a model: of a bundled one by its name, such as "drive-n" (None = drive-t), or the path that it is."""
+    if model is None:
+        return BUNDLED_MODEL
+    bundled = ASSETS / f"{model}.onnx"
+    return bundled if str(model) == bundled.stem and bundled.is_file() else Path(model)
+
+
 def load(
     model: str | Path | None = None,
     provider: Provider = "auto",
@@ -130,7 +139,7 @@ def load(
     """A Model that is ready to run.
 
     Args:
-        model: ONNX file written by `python -m perception.export`; None = the bundled one.
+        model: ONNX file written by `python -m perception.export`, or name of a bundled one; None = drive-t.
         provider: "auto", "tensorrt", "cuda", "openvino" or "cpu"; only "auto" may choose.
         score_threshold: boxes below it are left out.
         threads: CPU threads inside one operator; 0 = one for each core.
@@ -140,7 +149,7 @@ def load(
         ValueError: not a model of ours, or the provider can not run here.
         OSError: the file can not be read.
     """
-    engine = Engine(BUNDLED_MODEL if model is None else model, provider, threads, gpu)
+    engine = Engine(model_file(model), provider, threads, gpu)
     loaded = Model(engine, score_threshold)
     engine.warm_up()
     return loaded

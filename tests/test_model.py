@@ -11,7 +11,7 @@ import pytest
 
 import perception
 from perception.engine import Metadata
-from perception.model import BUNDLED_MODEL, Model, detections_from_boxes
+from perception.model import BUNDLED_MODEL, Model, detections_from_boxes, model_file
 from perception.tensors import letterbox_for
 
 RED_BGR, BLUE_BGR = (0, 0, 255), (255, 0, 0)
@@ -152,6 +152,14 @@ def test_importing_is_light_and_the_door_is_closed() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.count(".") == 2, done.stderr
     assert {"load", "Model", "Result", "Detections", "Frame", "Track"} <= set(perception.__all__)
+
+
+def test_bundled_models_have_names(tmp_path, monkeypatch):
+    assert model_file() == model_file("drive-t") == BUNDLED_MODEL
+    bundled = sorted(BUNDLED_MODEL.parent.glob("*.onnx"))
+    assert [model_file(path.stem) for path in bundled] == bundled and len(bundled) >= 2
+    monkeypatch.chdir(tmp_path)
+    assert model_file("drive-t.onnx") == Path("drive-t.onnx") and model_file("else") == Path("else")
 
 
 @pytest.mark.skipif(not BUNDLED_MODEL.exists(), reason="the bundled model is not in this checkout")
