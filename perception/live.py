@@ -161,6 +161,8 @@ def process(
                 raise KeyboardInterrupt
             problems = [warning for source in sources for warning in source.warnings]
             raise ValueError("; ".join([f"{title}: no frame could be read", *problems]))
+        counts = [source.frame_count for source in sources]
+        total = min((n for n in (sum(n or 0 for n in counts) * all(counts), config.max_frames) if n), default=None)
         sinks = open_sinks(
             _outputs(config),
             config.out,
@@ -169,11 +171,10 @@ def process(
             fps=sources[cameras.index(first[0].frame.camera)].fps,
             first=first[0].frame,
             cameras=cameras,
+            endless=total is None,
             more=more,
         )
         try:
-            counts = [source.frame_count for source in sources]
-            total = min((n for n in (sum(n or 0 for n in counts) * all(counts), config.max_frames) if n), default=None)
             coming = arrived(_limited(first, arrivals, config.max_frames))
             with (
                 closing(_passages(coming, stages, sinks, tally.only_newest)) as passages,

@@ -92,9 +92,9 @@ class OverlayVideo(Sink):
 
     name = "video"
 
-    def __init__(self, path: Path, fps: float, hw: tuple[int, int]) -> None:
+    def __init__(self, path: Path, fps: float, hw: tuple[int, int], endless: bool = False) -> None:
         self.files = [path]
-        self._writer = VideoWriter(path, fps, hw)
+        self._writer = VideoWriter(path, fps, hw, endless)
 
     def write(self, outcome: Outcome) -> None:
         drawn = draw(outcome.frame.image, outcome.result, outcome.tracks, outcome.status)
@@ -112,7 +112,7 @@ class Mosaic(Sink):
 
     name = "video"
 
-    def __init__(self, path: Path, fps: float, first: Frame, cameras: Sequence[str]) -> None:
+    def __init__(self, path: Path, fps: float, first: Frame, cameras: Sequence[str], endless: bool = False) -> None:
         self.files = [path]
         self._cameras = list(cameras)
         self._lead = first.camera
@@ -123,7 +123,7 @@ class Mosaic(Sink):
         self._tile_hw = max(1, round(h * scale)), max(1, round(w * scale))
         self._columns = columns
         self.picture = np.zeros((rows * self._tile_hw[0], columns * self._tile_hw[1], 3), np.uint8)
-        self._writer = VideoWriter(path, fps, self.picture.shape[:2])
+        self._writer = VideoWriter(path, fps, self.picture.shape[:2], endless)
 
     def write(self, outcome: Outcome) -> None:
         frame = outcome.frame
@@ -151,9 +151,12 @@ def open_sinks(
     fps: float,
     first: Frame,
     cameras: Sequence[str] = ("",),
+    endless: bool = False,
     more: Sequence[Sink] = (),
 ) -> list[Sink]:
     """The sinks of a run whose first frame is `first`, and `more` that are open already.
+
+    `endless`: nobody knows how long it will run, so nothing may grow in memory with it.
 
     If one can not be opened, the files of those before it are removed again.
     """
@@ -162,9 +165,9 @@ def open_sinks(
         for output in outputs:
             files = [out / name for name in FILES[output]]
             if output == "video" and len(cameras) > 1:
-                sinks.append(Mosaic(files[0], fps, first, cameras))
+                sinks.append(Mosaic(files[0], fps, first, cameras, endless))
             elif output == "video":
-                sinks.append(OverlayVideo(files[0], fps, first.hw))
+                sinks.append(OverlayVideo(files[0], fps, first.hw, endless))
             else:
                 sinks.append(Recorded(output, files, _writer(output, files, model, source)))
     except BaseException:

@@ -22,9 +22,10 @@ __all__ = ["VideoWriter"]
 TIME_BASE = Fraction(1, 90_000)  # of the video's timestamps; the clock of MPEG
 BT709 = 1  # FFmpeg's number of the colour standard that players assume for HD
 KEYFRAME_S = 1.0  # a killed run loses less than this
+FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
+WHOLE = "+hybrid_fragmented"  # made an ordinary MP4 with a whole index, in place, when it is closed
 CONTAINER = {
-    # Fragments while it is written; made an ordinary MP4 with a whole index, in place, when it is closed.
-    "movflags": "hybrid_fragmented+frag_keyframe+empty_moov+default_base_moof",
+    "movflags": FRAGMENTS,
     "frag_duration": "500000",  # microseconds
     "flush_packets": "1",
 }
@@ -45,12 +46,14 @@ class VideoWriter(OutputFile):
         path: file to (over)write; its folder is made.
         fps: average frames per second; only the length of the last frame and the encoder's rate control depend on it.
         hw: (height, width) of the images. Odd sizes get one more row or column, since the format knows even ones only.
+        endless: keep no index of the frames, which would grow in memory by about 100 bytes a frame. The closed file
+            then consists of fragments; a player that needs an index to seek shows it from the beginning only.
 
     Raises OSError if the file can not be written, ValueError if fps or hw make no sense or PyAV has no H.264 encoder.
     A file without a frame is removed when it is closed.
     """
 
-    def __init__(self, path: str | Path, fps: float, hw: tuple[int, int]) -> None:
+    def __init__(self, path: str | Path, fps: float, hw: tuple[int, int], endless: bool = False) -> None:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"VideoWriter.fps must be a number over 0, but got {fps}")
         if min(hw) < 1:
@@ -63,8 +66,9 @@ class VideoWriter(OutputFile):
         self._key_pts = 0
         self._duration = max(1, round(1 / fps / TIME_BASE))
         encoder = _encoder()
+        options = CONTAINER if endless else CONTAINER | {"movflags": FRAGMENTS + WHOLE}
         try:
-            self._container: OutputContainer = av.open(str(self.path.absolute()), "w", format="mp4", options=CONTAINER)
+            self._container: OutputContainer = av.open(str(self.path.absolute()), "w", format="mp4", options=options)
             stream = self._container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001))
             assert isinstance(stream, VideoStream)
             self._stream = stream

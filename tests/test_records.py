@@ -188,6 +188,20 @@ def test_video_is_what_browsers_play(tmp_path: Path) -> None:
     assert keys[0] == 0 and max(np.diff([*keys, 3.0])) < 1.1  # seeking is fast, and little is lost
 
 
+def test_endless_video_keeps_no_index_and_is_read_to_its_end(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 25, (48, 64), endless=True) as writer:
+        for i in range(60):
+            writer.write(scene(i, (48, 64)), i / 25)
+    assert writer.path.read_bytes().count(b"moof") >= 3  # fragments, also after it was closed
+    with open_source(str(writer.path)) as source:
+        assert [frame.timestamp_s for frame in source] == pytest.approx([i / 25 for i in range(60)], abs=1 / 90000)
+    with VideoWriter(tmp_path / "b.mp4", 25, (48, 64)) as whole:
+        for i in range(60):
+            whole.write(scene(i, (48, 64)), i / 25)
+    with av.open(str(whole.path)) as file:
+        assert file.streams.video[0].frames == 60
+
+
 def test_video_of_a_slow_source_has_keyframes_by_time(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", 30, (48, 64)) as writer:
         for i in range(10):
