@@ -80,7 +80,7 @@ class Features:
     """Runs the copy of the graph; describes boxes of a frame."""
 
     def __init__(self, path: Path) -> None:
-        model = shape_inference.infer_shapes(onnx.load(path))
+        model = shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
         height, width = (model.graph.input[0].type.tensor_type.shape.dim[i].dim_value for i in (1, 2))
         self.hw = height, width
         shapes = {
