@@ -37,7 +37,7 @@ class EvaluateConfig:
     data: tuple[Path, ...]
     """Datasets in the common layout, one or more folders (made by data/NAME/prepare.py)."""
     model: Path | None = None
-    """Run directory of perception.train, ONNX file of perception.export, or name of a bundled model; else drive-t."""
+    """Run directory of perception.train, ONNX file of perception.export, or name of a bundled model; else drive-n."""
     split: str = "val"
     """Which images: train, val or test."""
     own_space: bool = False

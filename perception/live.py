@@ -62,7 +62,7 @@ class LiveConfig:
     """Video file, image folder, glob, camera number or rtsp/http address; several for several cameras, recordings
     that begin at the same time; left out: demo footage."""
     model: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
-    """ONNX file written by perception.export, or name of a bundled model: drive-t (left out) or the faster drive-n."""
+    """ONNX file written by perception.export, or name of a bundled model: drive-n (left out) or drive-t."""
     provider: Provider = "auto"
     """What must run the model. Only auto may choose (CUDA, OpenVINO, CPU), and the first line says why."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/live")

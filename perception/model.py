@@ -27,7 +27,7 @@ from perception.tensors import PAD_VALUE, boxes_frame_from_model, mask_frame_fro
 __all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "load", "model_file"]
 
 ASSETS = Path(__file__).parent / "assets"
-BUNDLED_MODEL = ASSETS / "drive-t.onnx"  # the default; `model_file` finds the others
+BUNDLED_MODEL = ASSETS / "drive-n.onnx"  # the default; `model_file` finds the others
 SCORE_THRESHOLD = 0.3
 
 
@@ -122,7 +122,7 @@ def detections_from_boxes(boxes: np.ndarray, letterbox: Letterbox, score_thresho
 
 
 def model_file(model: str | Path | None = None) -> Path:
-    """The file of a model: of a bundled one by its name, such as "drive-n" (None = drive-t), or the path that it is."""
+    """The file of a model: of a bundled one by its name, such as "drive-t" (None = drive-n), or the path that it is."""
     if model is None:
         return BUNDLED_MODEL
     bundled = ASSETS / f"{model}.onnx"
@@ -139,7 +139,7 @@ def load(
     """A Model that is ready to run.
 
     Args:
-        model: ONNX file written by `python -m perception.export`, or name of a bundled one; None = drive-t.
+        model: ONNX file written by `python -m perception.export`, or name of a bundled one; None = drive-n.
         provider: "auto", "tensorrt", "cuda", "openvino" or "cpu"; only "auto" may choose.
         score_threshold: boxes below it are left out.
         threads: CPU threads inside one operator; 0 = one for each core.

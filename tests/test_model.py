@@ -155,7 +155,7 @@ def test_importing_is_light_and_the_door_is_closed() -> None:
 
 
 def test_bundled_models_have_names(tmp_path, monkeypatch):
-    assert model_file() == model_file("drive-t") == BUNDLED_MODEL
+    assert model_file() == model_file("drive-n") == BUNDLED_MODEL
     bundled = sorted(BUNDLED_MODEL.parent.glob("*.onnx"))
     assert [model_file(path.stem) for path in bundled] == bundled and len(bundled) >= 2
     monkeypatch.chdir(tmp_path)
