@@ -19,9 +19,9 @@ from benchmarks import latency, peers, plots, scaling, tracking
 from benchmarks.compare import read_result
 from benchmarks.machine import markdown
 from perception.cli import run
+from perception.model import BUNDLED_MODEL
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
-SAME = {"yolox_nano": "YOLOX-nano", "nanodet_m_416": "NanoDet-m 416"}  # accuracy.py's names -> those of peers.py
 Result = Mapping[str, Any]
 
 
@@ -135,27 +135,30 @@ PAGES: Mapping[str, Callable[[Result, Path], list[str]]] = {
     "geometry": rows_page("Distance and time to collision"),
     "compression": rows_page("Smaller networks: accuracy against latency"),
     "accuracy": rows_page("Accuracy beside other systems"),
+    "runtimes": rows_page("Runtimes at equal arithmetic"),
+    "soak": rows_page("An hour, minute by minute"),
     "train_throughput": rows_page("Training throughput"),
     "pretrain_throughput": rows_page("Pretraining throughput"),
 }
 
 
 def speed_and_accuracy(found: Mapping[str, tuple[Path, Result]], folder: Path) -> list[str]:
-    """The Pareto plot, where both were measured: AP50 of vehicles against the time of a frame."""
-    if not {"accuracy", "peers"} <= found.keys():
+    """The Pareto plot of accuracy.py: AP50 of vehicles against the time of a frame, both of one run."""
+    if "accuracy" not in found:
         return []
-    systems = found["peers"][1]["figures"]["systems"]
-    rows = found["peers"][1]["rows"]
+    rows = found["accuracy"][1]["rows"]
     dataset = found["accuracy"][1]["figures"]["datasets"][0]
-    points = {}
-    for name, figures in dataset["systems"].items():
-        peer = SAME.get(name, "ours")
-        if "fps" in systems.get(peer, {}) and "vehicle" in figures:
-            points[peer] = (median(rows[f"{peer}: frames"]["rounds"]), 100 * figures["vehicle"]["AP50"])
+    points = {
+        name: (median(rows[f"{name}: frame"]["rounds"]), 100 * figures["vehicle"]["AP50"])
+        for name, figures in dataset["systems"].items()
+        if f"{name}: frame" in rows and "vehicle" in figures
+    }
     if len(points) < 2:
         return []
     where = f"{dataset['dataset']} {dataset['split']}, {dataset['images']} images"
-    plots.pareto(folder / "pareto.png", f"Vehicles of {where}", points, ("ms a frame", "AP50 in percent"), "ours")
+    plots.pareto(
+        folder / "pareto.png", f"Vehicles of {where}", points, ("ms a frame", "AP50 in percent"), BUNDLED_MODEL.stem
+    )
     return [
         "## Accuracy against speed",
         "",
