@@ -168,7 +168,11 @@ def body(config: RuntimesConfig) -> dict[str, Any]:
     print(table(rows, facts))
     del stick.product_ms[:1]  # that of the round which does not count
     found = {"matrix product": row("ms", stick.product_ms), **{n: row("ms", ms) for n, ms in rows.items()}}
-    asked = {"model": config.model.name, "images": config.images or "noise", "frames": config.frames}
+    asked = {
+        "model": config.model.name,
+        "images": "/".join(Path(config.images).parts[-3:]) if config.images else "noise",
+        "frames": config.frames,
+    }
     asked |= {"different_frames": len(images), "threads": threads, "rounds": config.rounds}
     return result("runtimes", asked, found, noise, "matrix product", runtimes=facts, judged=judged(rows))
 
