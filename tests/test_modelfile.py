@@ -186,6 +186,13 @@ def test_broken_wire_formats_are_refused(wire: bytes) -> None:
         modelfile.check_model(wire)
 
 
+def test_a_shape_of_another_wire_type_is_refused() -> None:
+    """Found by tests/fuzz.py: a dimension as four bytes instead of a varint."""
+    constant = b"\x0d\x01\x00\x00\x00"
+    with pytest.raises(ValueError, match="field 1 has wire type 5"):
+        modelfile.check_model(b"\x3a\x07\x2a\x05" + constant)
+
+
 def test_a_file_over_the_limit_is_refused_unread(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

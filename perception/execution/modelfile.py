@@ -249,6 +249,8 @@ def check_tensor(data: memoryview) -> None:
     dtype, raw, typed, name = 0, None, 0, ""
     for number, wire, value in fields(data):
         if number == 1:
+            if wire not in (VARINT, BYTES):
+                raise ValueError(f"protobuf field {number} has wire type {wire}")
             dims += list(_packed(value)) if wire == BYTES else [value]
         elif number == 2 and wire == VARINT:
             dtype = value
