@@ -45,7 +45,7 @@ from perception.parity import Parity, compare
 from perception.precision.convert import Int8Engine, convert
 from perception.precision.denormals import raise_weights
 from perception.precision.search import responses
-from perception.training.checkpoint import at_size, load_network, metadata, revision
+from perception.training.checkpoint import at_size, load_network, meta_of, metadata, revision
 from perception.training.from_onnx import read
 
 __all__ = ["ExportConfig", "export", "main"]
@@ -243,7 +243,7 @@ def through_torch(config: ExportConfig, out: Path) -> dict[str, Any]:
     if config.run.is_file():
         network, old = read(config.run)
         batch = config.batch or old.batch
-        meta = {"train": old.config.get("train", {}), "revision": old.revision, "data": old.data, "step": old.step}
+        meta = meta_of(old)
     else:
         network, meta = load_network(config.run, branch=config.branch)
     if config.hw:

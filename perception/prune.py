@@ -29,7 +29,7 @@ from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.batch import Batch
 from perception.training.dataset import Mixture, batches
-from perception.training.from_onnx import network_from_onnx, read_file, settle_norms
+from perception.training.from_onnx import read, settle_norms
 from perception.training.loop import label_tables, losses, precision_for
 from perception.training.pruning import HIDDEN_STEP, choose, look, mean_loss, prune, remove_blocks
 
@@ -85,9 +85,8 @@ def open_trained(source: Path) -> tuple[Network, dict[str, Any]]:
     """The averaged weights of a run, or those of an exported file, and what is known of them as in meta.json."""
     if source.suffix != ".onnx":
         return checkpoint.load_network(source)
-    about = read_file(source)[1]
-    meta = {"data": list(about.data), "step": about.step, "train": about.config.get("train", {})}
-    return network_from_onnx(source).eval(), meta
+    network, about = read(source)
+    return network.eval(), checkpoint.meta_of(about)
 
 
 def loss_of(network: Network, mixture: Mixture) -> Callable[[Batch], Tensor]:

@@ -36,9 +36,9 @@ from perception.revision import revision
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "metadata",
-    "network_config", "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume", "revision", "save",
-    "save_weights", "write",
+    "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "meta_of",
+    "metadata", "network_config", "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume",
+    "revision", "save", "save_weights", "write",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -223,6 +223,12 @@ def metadata(network: Network, meta: Mapping[str, Any]) -> Metadata:
         data=tuple(meta.get("data", ())),
         step=int(meta.get("step", 0)),
     )
+
+
+def meta_of(about: Metadata) -> dict[str, Any]:
+    """The way back from `metadata`: what a checkpoint's meta.json would say of an exported file's making."""
+    train = about.config.get("train", {})
+    return {"train": train, "revision": about.revision, "data": list(about.data), "step": about.step}
 
 
 class TorchEngine:
