@@ -97,11 +97,10 @@ def open_model(
 def torch_model(path: Path, branch: BranchName | None = None) -> Model:
     """A run directory, or the weights of a file of perception.export, in torch. Raises ValueError without torch."""
     try:
-        from perception.training.checkpoint import open_run
-        from perception.training.from_onnx import open_onnx
+        from perception.training.from_onnx import open_torch
     except ImportError as error:
         raise ValueError(f"torch needs the train extra ({error}); install it, or name an ONNX file") from None
-    return Model(open_run(path, branch=branch) if path.is_dir() else open_onnx(path), SCORE_THRESHOLD)
+    return Model(open_torch(path, branch), SCORE_THRESHOLD)
 
 
 def extra_of(config: EvaluateConfig) -> Extra:

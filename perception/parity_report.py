@@ -50,7 +50,8 @@ class ParityReportConfig:
     out: Path
     """Folder for parity.md and parity.json."""
     run: Path | None = None
-    """Run directory that the files were exported from: torch answers too, and is what the others are compared with."""
+    """Run directory that the files were exported from, or one of them, fp32: torch answers too, with its weights, and is
+    what the others are compared with."""
     split: str = "val"
     """Which images: train, val or test."""
     limit: int | None = 100
@@ -90,14 +91,15 @@ def stages_of(path: Path) -> Callable[[Sequence[np.ndarray]], list[dict[str, np.
     return answers
 
 
-def torch_form(run: Path) -> Form:
-    """The run directory in torch."""
+def torch_form(path: Path) -> Form:
+    """The run directory, or the weights of a file, in torch."""
     import torch
 
     from perception.export import Stages
-    from perception.training.checkpoint import load_network, open_run
+    from perception.training.from_onnx import open_torch
 
-    network, _ = load_network(run)
+    engine = open_torch(path)
+    network = engine.network
     heads = (*(["boxes"] if network.boxes is not None else []), *network.masks)
     module = Stages(network, heads).eval()
 
@@ -105,7 +107,7 @@ def torch_form(run: Path) -> Form:
         with torch.inference_mode():
             return [{k: v.numpy() for k, v in module(torch.from_numpy(image[None])).items()} for image in images]
 
-    return Form("torch fp32", open_run(run), answers, run)
+    return Form("torch fp32", engine, answers, path)
 
 
 def forms_of(config: ParityReportConfig) -> list[Form]:
@@ -176,10 +178,10 @@ MEMORY = """
 import sys
 import numpy as np
 path, kind = sys.argv[1:]
-if kind == "run":
+if kind == "torch":
     from pathlib import Path
-    from perception.training.checkpoint import open_run
-    engine = open_run(Path(path))
+    from perception.training.from_onnx import open_torch
+    engine = open_torch(Path(path))
 else:
     from perception.engine import Engine
     engine = Engine(path, "cpu")
@@ -195,11 +197,11 @@ def weigh(form: Form) -> None:
     It is VmHWM: getrusage's ru_maxrss begins with what the parent process had.
     """
     assert form.path is not None
-    kind = "run" if form.path.is_dir() else "file"
-    if kind == "file":
+    torch_runs_it = not isinstance(form.engine, Engine)
+    if not torch_runs_it:
         form.figures["MB"] = form.path.stat().st_size / 1e6
     if form.answers is not None and sys.platform == "linux":
-        command = [sys.executable, "-c", MEMORY, str(form.path), kind]
+        command = [sys.executable, "-c", MEMORY, str(form.path), "torch" if torch_runs_it else "file"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         form.figures["peak_memory_MB"] = int(done.stdout.split()[-1]) * 1024 / 1e6
 

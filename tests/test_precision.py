@@ -267,6 +267,10 @@ def test_report(
     assert set(second["datasets"]["synthetic"]) == {"AP", "AP50", "scene mIoU", "drive mIoU"}
     text = (out / "parity.md").read_text()
     assert "| ONNX int8, int8.onnx |" in text and "not present here" in text
+    assert parity_report.main([str(fp32), *more, "--run", str(fp32)]) == 0  # the file's weights, computed by torch
+    found = json.loads((out / "parity.json").read_text())
+    assert found["torch fp32"]["agreement"] == 1.0 and "MB" not in found["torch fp32"]
+    assert 0 < max(found["ONNX fp32, fp32.onnx"]["stages"].values()) < 1e-3
     capsys.readouterr()
     assert parity_report.main([str(fp32), "--data", str(tmp_path / "none"), "--out", str(tmp_path / "r")]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "r").exists()

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from perception.engine import METADATA_KEY, Metadata
 from perception.execution.modelfile import check_model_file
+from perception.network.boxes import BranchName
 from perception.network.network import Network
-from perception.training.checkpoint import TorchEngine, network_config
+from perception.training.checkpoint import TorchEngine, network_config, open_run
 
-__all__ = ["network_from_onnx", "open_onnx", "read", "read_file", "settle_norms"]
+__all__ = ["network_from_onnx", "open_torch", "read", "read_file", "settle_norms"]
 
 PREFIX = "network."  # export.Stages holds the network under this name
 BRANCHES = ("boxes.one_to_many.", "boxes.one_to_one.")
@@ -37,8 +38,13 @@ def network_from_onnx(path: Path) -> Network:
     return read(path)[0]
 
 
-def open_onnx(path: Path) -> TorchEngine:
-    """The network in a file of perception.export, ready to predict in torch. Raises what `network_from_onnx` does."""
+def open_torch(path: Path, branch: BranchName | None = None) -> TorchEngine:
+    """A run directory, or the network in a file of perception.export, ready to predict in torch.
+
+    `branch` is of a run directory: a file has one. Raises what `network_from_onnx` or `checkpoint.open_run` does.
+    """
+    if path.is_dir():
+        return open_run(path, branch=branch)
     network, about = read(path)
     return TorchEngine(network, replace(about, batch=1))  # torch takes as many images as it gets
 
