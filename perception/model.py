@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Protocol
 
@@ -46,7 +47,7 @@ class EngineLike(Protocol):
 
 
 class Model:
-    """A callable: BGR frame of any size -> Result. Serves one thread at a time (it reuses its input buffer).
+    """A callable: BGR frame of any size -> Result. Threads may share it: they are served one after the other.
 
     Where the engine takes B > 1 frames a call, `buffer`, `prepare`, `infer` and `result` do too; calling it leaves all
     places but the first grey, and computes them for nothing.
@@ -54,7 +55,7 @@ class Model:
     Attributes:
         engine: what computes.
         score_threshold: boxes below it are left out.
-        timings_ms: of the last frame: "preprocess", "inference", "postprocess".
+        timings_ms: of the last frame, whichever thread's: "preprocess", "inference", "postprocess".
     """
 
     def __init__(self, engine: EngineLike, score_threshold: float = SCORE_THRESHOLD) -> None:
@@ -64,11 +65,17 @@ class Model:
         self.score_threshold = score_threshold
         self.timings_ms: dict[str, float] = {}
         self._tensor = self.buffer()
+        self._turn = Lock()  # of `_tensor`
 
     @property
     def provider_reason(self) -> str:
         """One line that says what runs and why, e.g. "CPU: no NVIDIA GPU/driver found (libcuda.so.1)"."""
         return str(getattr(self.engine, "provider_reason", type(self.engine).__name__))
+
+    @property
+    def box_names(self) -> tuple[str, ...]:
+        """Names of the box classes, by id; empty if the model has no boxes."""
+        return self.engine.metadata.box_names
 
     def __call__(self, frame_bgr: np.ndarray) -> Result:
         """(H, W, 3) uint8 BGR -> Result in frame pixels. Raises ValueError if it is not such an image."""
@@ -77,8 +84,9 @@ class Model:
 
     def raw(self, frame_bgr: np.ndarray) -> tuple[Mapping[str, np.ndarray], Letterbox]:
         """The lighter path: the engine's outputs (B, ...), in model pixels, and the Letterbox that leads back."""
-        letterbox = self.prepare(frame_bgr, self._tensor)
-        return self.infer(self._tensor), letterbox
+        with self._turn:
+            letterbox = self.prepare(frame_bgr, self._tensor)
+            return self.infer(self._tensor), letterbox
 
     def buffer(self) -> np.ndarray:
         """A (B, h, w, 3) uint8 tensor, all grey, for `prepare` to fill."""

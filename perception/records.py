@@ -10,16 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from perception.outputfile import OutputFile
-from perception.structures import Frame, Result, Track
+from perception.structures import Frame, Result, Track, class_name
 
 __all__ = ["SCHEMA", "RecordWriter", "class_name", "read_records", "record"]
 
 SCHEMA = 1  # docs/records.md says what changes it
-GEOMETRY = ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")  # of a track, where known
 
 
 class RecordWriter(OutputFile):
@@ -80,7 +76,7 @@ class RecordWriter(OutputFile):
             "hw": following.hw,
             "inferred": False,
             "boxes": [],
-            "tracks": [_track(track, result.box_names) for track in tracks],
+            "tracks": [track.to_dict(result.box_names) for track in tracks],
             "areas": {},
             "timings_ms": {},
         }
@@ -116,18 +112,12 @@ def record(
     frame: Frame, result: Result, tracks: Sequence[Track] = (), timings: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
     """One frame as docs/records.md describes it: plain JSON values, in the pixels of the frame."""
-    names = result.box_names
-    found = zip(result.boxes.tolist(), result.scores.tolist(), result.classes.tolist(), strict=True)
     return {
         **_camera(frame),
         "frame": frame.id,
         "timestamp_s": round(frame.timestamp_s, 6),
         "hw": frame.hw,
-        "boxes": [_thing(box, score, class_id, names) for box, score, class_id in found],
-        "tracks": [_track(track, names) for track in tracks],
-        "areas": {
-            head: _areas(class_map, result.map_names.get(head, ())) for head, class_map in result.class_maps.items()
-        },
+        **result.to_dict(tracks),
         "timings_ms": {stage: round(float(ms), 3) for stage, ms in (timings or {}).items()},
     }
 
@@ -163,41 +153,3 @@ def _camera(frame: Frame) -> dict[str, str]:
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def _rounded(numbers: Sequence[float], digits: int) -> list[float]:
-    return [round(float(number), digits) for number in numbers]
-
-
-def _thing(box: Sequence[float], score: float, class_id: int, names: Sequence[str]) -> dict[str, Any]:
-    """What a box and a track have in common. xyxy to 0.1 pixel."""
-    return {
-        "xyxy": _rounded(box, 1),
-        "score": round(float(score), 4),
-        "class": class_name(int(class_id), names),
-        "class_id": int(class_id),
-    }
-
-
-def _track(track: Track, names: Sequence[str]) -> dict[str, Any]:
-    """A track; what geometry adds to it is there only where it is known."""
-    known = {name: getattr(track, name) for name in GEOMETRY}
-    return {
-        "id": track.id,
-        **_thing(track.box, track.score, track.class_id, names),
-        "age_s": round(track.age_s, 3),
-        "unseen_s": round(track.unseen_s, 3),
-        "velocity_xy": _rounded(track.velocity_xy, 1),
-        **{name: round(float(value), 2) for name, value in known.items() if value is not None},
-    }
-
-
-def _areas(class_map: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """(H, W) uint8 of class ids -> share of the pixels by class name; classes that are absent are left out."""
-    counts = cv2.calcHist([class_map], [0], None, [256], [0, 256]).ravel()
-    return {class_name(i, names): round(float(counts[i]) / class_map.size, 5) for i in np.flatnonzero(counts).tolist()}
-
-
-def class_name(class_id: int, names: Sequence[str]) -> str:
-    """The name of a class, or its number where it has none."""
-    return names[class_id] if 0 <= class_id < len(names) else str(class_id)

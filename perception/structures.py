@@ -1,4 +1,4 @@
-"""The vocabulary of the runtime: frames in, detections and class maps out (numpy only).
+"""The vocabulary of the runtime: frames in, detections and class maps out (numpy and OpenCV only).
 
 Legend: H, W = height, width; N = number of boxes. Boxes are `xyxy`: left, top, right, bottom in pixels, measured on
 pixel edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say their order in their name (`frame_hw`).
@@ -6,13 +6,15 @@ pixel edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 
-__all__ = ["BranchName", "Detections", "Frame", "Letterbox", "Result", "Track"]
+__all__ = ["BranchName", "Detections", "Frame", "Letterbox", "Result", "Track", "class_name", "require_bgr"]
 
 BranchName = Literal["one_to_many", "one_to_one"]  # of the box head: the one that answers, see network/boxes.py
 
@@ -108,6 +110,18 @@ class Track:
     ttc_s: float | None = None  # time to collision if nobody changes speed; None = unknown, or it does not come nearer
     ttc_std_s: float | None = None
 
+    def to_dict(self, box_names: Sequence[str]) -> dict[str, Any]:
+        """Plain JSON values, as docs/records.md describes them under `tracks`; `box_names` are those of its Result."""
+        known = {name: getattr(self, name) for name in ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")}
+        return {
+            "id": self.id,
+            **_object(self.box, self.score, self.class_id, box_names),
+            "age_s": round(self.age_s, 3),
+            "unseen_s": round(self.unseen_s, 3),
+            "velocity_xy": [round(float(value), 1) for value in self.velocity_xy],
+            **{name: round(float(value), 2) for name, value in known.items() if value is not None},
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
@@ -137,10 +151,73 @@ class Result:
         """(N,) int64, index into `box_names`."""
         return self.detections.classes
 
+    @property
+    def names(self) -> list[str]:
+        """The class name of each of the N boxes."""
+        return [class_name(class_id, self.box_names) for class_id in self.classes.tolist()]
 
-def require_bgr(image: np.ndarray) -> None:
-    """Raise ValueError unless `image` is an (H, W, 3) uint8 array of at least one pixel."""
+    def to_dict(self, tracks: Sequence[Track] = ()) -> dict[str, Any]:
+        """Plain JSON values: "boxes", "tracks" and "areas", as docs/records.md describes them."""
+        found = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
+        return {
+            "boxes": [_object(box, score, class_id, self.box_names) for box, score, class_id in found],
+            "tracks": [track.to_dict(self.box_names) for track in tracks],
+            "areas": {head: _areas(ids, self.map_names.get(head, ())) for head, ids in self.class_maps.items()},
+        }
+
+
+def class_name(class_id: int, names: Sequence[str]) -> str:
+    """The name of a class, or its number where it has none."""
+    return names[class_id] if 0 <= class_id < len(names) else str(class_id)
+
+
+def _object(box: Sequence[float], score: float, class_id: int, names: Sequence[str]) -> dict[str, Any]:
+    """What a box and a track have in common. xyxy to 0.1 pixel."""
+    return {
+        "xyxy": [round(float(value), 1) for value in box],
+        "score": round(float(score), 4),
+        "class": class_name(int(class_id), names),
+        "class_id": int(class_id),
+    }
+
+
+def _areas(class_map: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """(H, W) uint8 of class ids -> share of the pixels by class name; classes that are absent are left out."""
+    counts = cv2.calcHist([class_map], [0], None, [256], [0, 256]).ravel()
+    return {class_name(i, names): round(float(counts[i]) / class_map.size, 5) for i in np.flatnonzero(counts).tolist()}
+
+
+def require_bgr(image: object) -> None:
+    """Raise ValueError, with what would make it one, unless `image` is (H, W, 3) uint8 of at least one pixel."""
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"expected an image as a numpy array (H, W, 3) uint8 BGR, but got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"expected an image (H, W, 3) uint8 BGR, but got {image.shape} {image.dtype}")
+        found = type(image).__name__
+    elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        found = f"{image.shape} {image.dtype}"
+    else:
+        return
+    raise ValueError(f"expected an image (H, W, 3) uint8 BGR as a numpy array, but got {found}{_remedy(image)}")
+
+
+def _remedy(image: object) -> str:
+    """What makes a frame of something that is none, as the end of a message; empty if nobody can say."""
+    if not isinstance(image, np.ndarray):
+        if image is None:
+            return "; cv2.imread gives None for a file that it can not read"
+        if isinstance(image, str | Path):
+            return "; perception.open_source(path) gives the frames of a file, folder or camera"
+        if isinstance(image, list | tuple):
+            return "; give frames one by one"
+        return "; of a PIL image: np.asarray(image.convert('RGB'))[..., ::-1]"
+    if image.size == 0:
+        return "; it has no pixels"
+    if image.ndim == 4:
+        return "; give frames one by one"
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        return "; channels come last: image.transpose(1, 2, 0)"
+    if image.dtype == np.uint16:
+        return "; of 16 bits: (image >> 8).astype(np.uint8)"
+    if image.dtype != np.uint8:
+        return "; of values from 0 to 1: (255 * image).round().astype(np.uint8)"
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    code = {1: "cv2.COLOR_GRAY2BGR", 4: "cv2.COLOR_BGRA2BGR"}.get(channels)
+    return f"; cv2.cvtColor(image, {code}) makes one" if code else ""

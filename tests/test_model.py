@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -135,6 +138,41 @@ def test_any_engine_serves() -> None:
     assert len(Model(FixedEngine([]))(np.zeros((128, 192, 3), np.uint8)).detections) == 0
 
 
+def test_threads_may_share_a_model(tiny_model: Path) -> None:
+    model = perception.load(tiny_model, "cpu")
+    frames = [frame((480, 640), ((40 * i, 50, 40 * i + 40, 300), RED_BGR)) for i in range(8)]
+    alone = [model(image).boxes for image in frames]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: (i, model(frames[i]).boxes), [i % 8 for i in range(400)]))
+    assert all(np.array_equal(boxes, alone[i]) for i, boxes in together)
+
+
+@pytest.mark.parametrize(
+    "view", [lambda image: image[:, ::-1], lambda image: image[::2, 10:-10], lambda image: image[..., ::-1]]
+)
+def test_views_of_a_picture_are_frames(tiny_model: Path, view: Callable[[np.ndarray], np.ndarray]) -> None:
+    model = perception.load(tiny_model, "cpu")
+    seen = view(frame((480, 640), ((40, 50, 200, 300), RED_BGR)))
+    assert not seen.flags.c_contiguous and len(model(seen).boxes) == 1
+    assert np.array_equal(model(seen).boxes, model(seen.copy()).boxes)
+
+
+def test_a_program_of_ones_own(tiny_model: Path, tmp_path: Path) -> None:
+    """The README's loop: frames of a source, tracks, a picture, plain values."""
+    for i in range(4):
+        assert cv2.imwrite(str(tmp_path / f"{i}.png"), frame((120, 160), ((20 + 2 * i, 30, 60 + 2 * i, 80), RED_BGR)))
+    model = perception.load(tiny_model, "cpu")
+    tracker = perception.Tracker(box_names=model.box_names)
+    with perception.open_source(tmp_path) as source:
+        for taken in source:
+            result = model(taken.image)
+            tracks = tracker.update(result.detections, taken.timestamp_s, taken.hw, taken.image)
+            picture = perception.draw(taken.image, result, tracks)
+            values = result.to_dict(tracks)
+    assert [(track["id"], track["class"]) for track in values["tracks"]] == [(1, "car")] and result.names == ["car"]
+    assert picture.shape == (120, 160, 3) and (picture != taken.image).any()
+
+
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), None, "frame.png"])
 def test_what_is_not_a_frame_is_refused(tiny_model: Path, image: object) -> None:
     with pytest.raises(ValueError, match="expected an image"):
@@ -144,9 +182,11 @@ def test_what_is_not_a_frame_is_refused(tiny_model: Path, image: object) -> None
 def test_importing_is_light_and_the_door_is_closed() -> None:
     code = (
         "import sys, perception; "
-        "heavy = {'torch', 'timm', 'albumentations', 'av', 'onnxruntime', 'onnx'}; "
+        "heavy = {'torch', 'timm', 'albumentations', 'av', 'onnxruntime', 'onnx', 'scipy'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
-        "assert all(hasattr(perception, name) for name in perception.__all__); "
+        "assert set(perception.__all__) <= set(dir(perception)); "
+        "assert all(hasattr(perception, name) for name in perception.__all__) and not hasattr(perception, 'none'); "
+        "assert 'torch' not in sys.modules; "
         "print(perception.__version__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

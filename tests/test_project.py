@@ -82,7 +82,8 @@ def test_the_version_has_a_changelog():
 
 def test_exported_names():
     assert set(perception.__all__) == {
-        "Detections", "Engine", "Frame", "Letterbox", "Metadata", "Model", "Result", "Track", "__version__", "load",
+        "Detections", "Engine", "Frame", "Letterbox", "Metadata", "Model", "Result", "Track", "Tracker",
+        "TrackerConfig", "__version__", "draw", "load", "open_source",
     }  # fmt: skip
     assert not [name for name in perception.__all__ if not hasattr(perception, name)]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from perception.structures import Detections, Frame, Letterbox, Result, Track
+from perception.structures import Detections, Frame, Letterbox, Result, Track, require_bgr
 
 
 def three() -> Detections:
@@ -35,6 +39,48 @@ def test_a_frame_knows_its_size():
 def test_a_frame_wants_bgr_pixels(image, said):
     with pytest.raises(ValueError, match=said):
         Frame(image, 0, 0.0)
+
+
+GREY = np.full((4, 6), 77, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        GREY,
+        GREY[..., None],
+        np.full((4, 6, 4), 77, np.uint8),
+        np.full((3, 4, 6), 77, np.uint8),
+        np.full((4, 6, 3), 77 / 255, np.float32),
+        np.full((4, 6, 3), 77 << 8, np.uint16),
+        Image.fromarray(GREY),
+        Image.new("RGBA", (6, 4), (77, 77, 77, 255)),
+    ],
+    ids=["grey", "one channel", "alpha", "channels first", "float", "16 bits", "PIL grey", "PIL RGBA"],
+)
+def test_the_remedy_for_a_picture_of_another_kind_mends_it(image):
+    with pytest.raises(ValueError, match="expected an image") as caught:
+        require_bgr(image)
+    remedy = str(caught.value).split("; ")[1].removesuffix(" makes one").split(": ")[-1]
+    mended = eval(remedy, {"cv2": cv2, "np": np, "image": image})
+    require_bgr(mended)
+    assert mended.shape == (4, 6, 3) and (mended == 77).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "cv2.imread gives None"),
+        ("frame.png", r"perception\.open_source\(path\)"),
+        (Path("frame.png"), r"perception\.open_source\(path\)"),
+        ([np.zeros((4, 6, 3), np.uint8)], "one by one"),
+        (np.zeros((2, 4, 6, 3), np.uint8), "one by one"),
+        (np.zeros((0, 6, 3), np.uint8), "no pixels"),
+    ],
+)
+def test_what_can_not_be_mended_is_told_apart(image, said):
+    with pytest.raises(ValueError, match=said):
+        require_bgr(image)
 
 
 def test_a_frame_counts_from_0():
@@ -103,3 +149,19 @@ def test_a_result_is_a_shortcut_to_its_detections():
     assert result.scores is result.detections.scores
     assert result.classes is result.detections.classes
     assert len(Result(Detections.empty(), {}).boxes) == 0
+
+
+def test_a_result_as_plain_values():
+    track = Track(3, (1.0, 2.0, 30.06, 20.0), 0.5, 1, 1.23456, 0.04, (-3.14159, 0.0), distance_m=12.345)
+    seen = Result(three(), {"scene": np.array([[0, 1], [1, 9]], np.uint8)}, ("a", "b"), {"scene": ("road", "sky")})
+    assert seen.names == ["2", "a", "b"]  # a class without a name shows its number
+    values = seen.to_dict([track])
+    assert json.loads(json.dumps(values)) == values
+    assert values["boxes"][1] == {"xyxy": [4.0, 5.0, 6.0, 7.0], "score": 0.5, "class": "a", "class_id": 0}
+    assert (values["tracks"][0]["id"], values["tracks"][0]["class"], values["tracks"][0]["distance_m"]) == (
+        3,
+        "b",
+        12.35,
+    )
+    assert "ttc_s" not in values["tracks"][0] and values["areas"] == {"scene": {"road": 0.25, "sky": 0.5, "9": 0.25}}
+    assert Result(Detections.empty(), {}).to_dict() == {"boxes": [], "tracks": [], "areas": {}}
