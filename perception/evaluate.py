@@ -8,7 +8,7 @@ preprocessing that the live loop uses. A run directory is evaluated in torch, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ class EvaluateConfig:
     split: str = "val"
     """Which images: train, val or test."""
     own_space: bool = False
-    """For a model trained with --own-labels: its classes are the dataset's own labels."""
+    """The model's classes are the dataset's own labels. Of one that was trained with --own-labels this is known."""
     provider: Provider | Literal["torch"] | None = None
     """What computes an ONNX file; left out: cpu, so that figures are those of fp32. torch takes the weights out of such
     a file, for --calibration of class maps and --tta. A run directory is computed by torch."""
@@ -103,6 +103,12 @@ def torch_model(path: Path, branch: BranchName | None = None) -> Model:
     return Model(open_torch(path, branch), SCORE_THRESHOLD)
 
 
+def trained_in_own_space(model: Model) -> bool:
+    """Whether the model says that it was trained with --own-labels."""
+    train = model.engine.metadata.config.get("train")
+    return isinstance(train, Mapping) and bool(train.get("own_labels"))
+
+
 def extra_of(config: EvaluateConfig) -> Extra:
     """What the options ask for beyond AP and IoU."""
     if config.legacy_batch < 1:
@@ -123,7 +129,8 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
     if not config.data:
         raise ValueError("--data names no dataset; give one or more folders in the common layout")
     model = open_model(config.model, config.provider, config.branch)
-    select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=config.own_space)
+    own_space = config.own_space or trained_in_own_space(model)
+    select = Selection(split=config.split, limit=config.limit, only=config.only, own_space=own_space)
     extra = extra_of(config)
     judged_model(model, SCORE_THRESHOLD, extra)
     names: Sequence[Corruption] = (

@@ -50,7 +50,7 @@ def body(config: InspectConfig) -> dict[str, Any]:
     splits = [split for split in SPLITS if (images / split).is_dir()]
     if not splits:
         read_layout(config.dataset, SPLITS[0])  # says what is wrong with the folder
-    samples = {split: read_layout(config.dataset, split)[1] for split in splits}
+    samples = {split: read_layout(config.dataset, split, keep_own=True)[1] for split in splits}
     labels = read_layout(config.dataset, splits[0])[0]
     surveys = [survey(config.dataset, split, labels, of, config.input_hw) for split, of in samples.items()]
     alike = duplicates(surveys)

@@ -90,11 +90,19 @@ class BoxLabels:
     sets: Mapping[str, frozenset[str]]  # the dataset's category name -> the set of our classes; empty = ignore region
     exhaustive: frozenset[str]  # our classes of which every instance is labelled: only these give negatives
     classes: tuple[str, ...] = BOX_CLASSES
+    own: tuple[str, ...] = ()  # further categories, none of our classes: they count in the dataset's own space alone
 
     def __post_init__(self) -> None:
+        if twice := [name for name in self.own if name in self.sets]:
+            raise ValueError(f"box category {twice[0]!r} is among the categories and among the own ones; name it once")
         for name, members in self.sets.items():
             _checked(members, self.classes, f"box category {name!r}")
         _checked(self.exhaustive, self.classes, "exhaustive")
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All names that a box may have."""
+        return (*self.sets, *self.own)
 
     def membership(self, category: str) -> np.ndarray:
         """(C,) bool: which of our classes a box of this category may be. Raises KeyError for an unknown category."""
@@ -111,6 +119,12 @@ class DatasetLabels:
     boxes: BoxLabels | None = None
     masks: Mapping[str, MaskLabels] = field(default_factory=dict)  # by head name
 
+    @property
+    def names_ours(self) -> bool:
+        """Whether any label may be one of our classes; else only the dataset's own space has something to learn."""
+        sets = [spec.sets.values() for head, spec in self.masks.items() if head in HEADS]
+        return any(map(any, [*sets, self.boxes.sets.values() if self.boxes else ()]))
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DatasetLabels:
         """Parse `dataset.json`. Raises ValueError that names the missing key or the unknown class."""
@@ -120,7 +134,9 @@ class DatasetLabels:
                 sets = {
                     name: _listed(members, f"box category {name!r}") for name, members in spec["categories"].items()
                 }
-                boxes = BoxLabels(sets, _listed(spec["exhaustive"], "exhaustive"))
+                own = spec.get("own", [])
+                _listed(own, "own")
+                boxes = BoxLabels(sets, _listed(spec["exhaustive"], "exhaustive"), own=tuple(own))
             masks = {}
             for head, spec in data.get("masks", {}).items():
                 labels = {int(label): entry for label, entry in spec["labels"].items()}
@@ -152,8 +168,8 @@ class DatasetLabels:
         """
         boxes = None
         if self.boxes:
-            kept = tuple(name for name, members in self.boxes.sets.items() if members)
-            sets = {name: frozenset({name} if name in kept else ()) for name in self.boxes.sets}
+            kept = (*(name for name, members in self.boxes.sets.items() if members), *self.boxes.own)
+            sets = {name: frozenset({name} if name in kept else ()) for name in self.boxes.categories}
             boxes = BoxLabels(sets, frozenset(kept), kept)
         masks = {}
         for folder in dict.fromkeys(spec.folder for spec in self.masks.values()):
@@ -172,6 +188,8 @@ class DatasetLabels:
                 "categories": {name: sorted(members) for name, members in self.boxes.sets.items()},
                 "exhaustive": sorted(self.boxes.exhaustive),
             }
+            if self.boxes.own:
+                data["boxes"]["own"] = list(self.boxes.own)
         if self.masks:
             data["masks"] = {
                 head: {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,20 +18,24 @@ from perception.labels import BOX_CLASSES, HEADS, BoxLabels, DatasetLabels, Mask
 from perception.layout import IMAGE_SUFFIXES, LayoutWriter, Report
 
 __all__ = [
+    "HeldOutConfig",
     "NamedCategoriesConfig",
     "PrepareConfig",
     "box_labels",
+    "class_named",
     "count_orphans",
     "ids_from_colours",
     "image_hw",
     "images_in",
     "mask_labels",
+    "no_val_note",
     "number",
     "progress",
     "read_json",
     "read_lines",
     "read_mask",
     "require_folder",
+    "split_and_category_notes",
     "summary",
 ]
 
@@ -78,12 +82,41 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedCategoriesConfig(PrepareConfig):
+class HeldOutConfig(PrepareConfig):
+    """Options of a converter whose source may have one split only, as annotation tools export it."""
+
+    val_share: float = 0.0
+    """Share of the train images that becomes val, where the source has no val, such as 0.2: the last ones by name, so
+    that neighbouring frames of a drive stay together."""
+
+    def held_out(self, splits: Mapping[str, Sequence[Item]]) -> dict[str, Sequence[Item]]:
+        """The images of each split, those of train by name, with the last of them as val if that is asked for.
+
+        Raises ValueError for a share that is none, where there is a val already, and where too few images are there.
+        """
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"--val-share must be 0 or more and below 1, but got {self.val_share:g}")
+        if not self.val_share:
+            return dict(splits)
+        train = splits.get("train", ())
+        if splits.get("val"):
+            raise ValueError("--val-share is for a source without val, but this one has it; leave it out")
+        if len(train) < 2:
+            raise ValueError(f"--val-share needs 2 images of train or more, but got {len(train)}")
+        first = len(train) - min(len(train) - 1, max(1, round(self.val_share * len(train))))
+        return {**splits, "train": train[:first], "val": train[first:]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedCategoriesConfig(HeldOutConfig):
     """Options of a converter whose box categories are only known from the files: they are matched by name."""
 
     categories: tuple[str, ...] = ()
     """What categories mean: NAME=CLASS, NAME=CLASS,CLASS (it may be any of these) or NAME= (ignore region). The others
     are matched by name, and those that match nothing are left out. Quote names that have spaces."""
+    own_labels: bool = False
+    """Keep those that match nothing too, as classes for perception.train --own-labels; any other training passes over
+    them."""
     exhaustive: tuple[str, ...] | None = None
     """Classes of which every instance is labelled; only these teach what is background. Default: those that a category
     covers (a "stop sign" does not cover "traffic sign")."""
@@ -93,7 +126,7 @@ class NamedCategoriesConfig(PrepareConfig):
     """Its licence, for dataset.json."""
 
     def box_labels(self, names: Collection[str]) -> BoxLabels:
-        """What the categories `names` mean; those that mean nothing to us are not in it.
+        """What the categories `names` mean; those that mean nothing to us are not in it, or are its own ones.
 
         A class that has a category of its own is not what a broader one means: beside "rider", "person" is pedestrian.
         Raises ValueError for an option that is not NAME=CLASS, names no category or no class, and if nothing is left.
@@ -110,17 +143,25 @@ class NamedCategoriesConfig(PrepareConfig):
         by_name = {name: members - own or members for name, members in usual.items() if members and name not in given}
         by_name |= {name: usual[name] for name in by_name if len(usual[name]) == 1}
         sets = {name: {**by_name, **given}[name] for name in names if name in by_name or name in given}
-        if not any(sets.values()):
+        kept = tuple(name for name in names if name not in sets) if self.own_labels else ()
+        if not kept and not any(sets.values()):
             raise ValueError(
-                f"no category is one of ours ({', '.join(sorted(names)[:20])}); map them with --categories"
+                f"no category is one of ours ({', '.join(sorted(names)[:20])}); map them with --categories, "
+                "or keep them as they are with --own-labels"
             )
         covered = (members for name, members in sets.items() if name in given or _plain(name) in _WHOLE)
-        return BoxLabels(sets, frozenset().union(*covered) if self.exhaustive is None else frozenset(self.exhaustive))
+        exhaustive = frozenset().union(*covered) if self.exhaustive is None else frozenset(self.exhaustive)
+        return BoxLabels(sets, exhaustive, own=kept)
 
 
 def _plain(name: str) -> str:
     """ "Traffic_Light" -> "traffic light"."""
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def class_named(name: str, classes: Collection[str]) -> frozenset[str]:
+    """The one of `classes` that is called `name` in any spelling; empty if none is."""
+    return frozenset({_plain(name)} & set(classes))
 
 
 def box_labels(sets: Mapping[str, Collection[str]], exhaustive: Iterable[str]) -> BoxLabels:
@@ -199,6 +240,24 @@ def image_hw(path: Path) -> tuple[int, int] | None:
     """(height, width) of an image file as it will be shown (EXIF rotation applied); None if it can't be read."""
     image = decode_image(path.read_bytes()) if path.is_file() else None
     return None if image is None else (image.shape[0], image.shape[1])
+
+
+def split_and_category_notes(report: Report, labels: BoxLabels, names: Collection[str]) -> dict[str, int]:
+    """Notes on the source's box categories `names` that are none of our classes, and on a val that is missing."""
+    notes = {}
+    if left_out := [name for name in names if name not in labels.categories]:
+        text = "category that means nothing to us, left out (--categories maps it, --own-labels keeps it)"
+        notes[f"{text}: {', '.join(left_out)}"] = len(left_out)
+    if labels.own:
+        text = "category that is none of our classes, kept for perception.train --own-labels"
+        notes[f"{text}: {', '.join(labels.own)}"] = len(labels.own)
+    return notes | no_val_note(report)
+
+
+def no_val_note(report: Report) -> dict[str, int]:
+    """A note, if nothing of what was written is val."""
+    text = "split val is missing, so nothing can be evaluated (--val-share 0.2 makes one of train)"
+    return {} if report.images["val"] else {text: 1}
 
 
 def summary(report: Report, notes: Mapping[str, int]) -> dict[str, Any]:

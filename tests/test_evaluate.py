@@ -222,6 +222,26 @@ def test_a_model_in_the_datasets_own_space(make_tiny_model, tiny_metadata, folde
     assert {name: row["AP50"] for name, row in result["boxes"]["classes"].items()} == {"Car": 1, "Van": 0, "Man": 1}
 
 
+def test_a_model_that_says_it_was_trained_so_is_judged_in_the_own_space(
+    make_tiny_model, tiny_metadata, boxes_only, tmp_path
+):
+    for own, names in ((True, {"Car", "Van", "Man"}), (False, {"car", "pedestrian|rider"})):
+        about = dataclasses.replace(tiny_metadata, box_names=("Man", "Car"), config={"train": {"own_labels": own}})
+        path = make_tiny_model(metadata=about.to_json())
+        assert main(["--model", str(path), "--data", str(boxes_only), "--json", str(tmp_path / "figures.json")]) == 0
+        (figures,) = json.loads((tmp_path / "figures.json").read_text())["datasets"]
+        classes = figures["boxes"]["classes"]
+        assert set(classes) == names and (not own or classes["Car"]["AP50"] == 1)
+
+
+def test_a_dataset_of_none_of_our_classes_is_nothing_to_compare(model_path, tmp_path, capsys):
+    labels = DatasetLabels("own", "CC0", boxes=BoxLabels({}, frozenset(), own=("cone",)))
+    with LayoutWriter(tmp_path / "own", labels) as writer:
+        writer.add("val", "a", np.zeros((8, 8, 3), np.uint8), boxes=[[1, 1, 5, 5]], categories=["cone"])
+    assert main(["--model", str(model_path), "--data", str(tmp_path / "own")]) == 2
+    assert "is annotated for none of our classes" in capsys.readouterr().err
+
+
 def test_a_run_directory_has_no_provider(tmp_path, folder, capsys):
     assert main(["--model", str(tmp_path), "--data", str(folder), "--provider", "cpu"]) == 2
     assert "run directory" in capsys.readouterr().err

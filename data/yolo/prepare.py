@@ -20,6 +20,7 @@ from perception.prepare import (
     number,
     progress,
     read_lines,
+    split_and_category_notes,
     summary,
 )
 
@@ -43,7 +44,10 @@ class YoloConfig(NamedCategoriesConfig):
             found = sorted(self.source.glob("*.y*ml"))
             found = found if len(found) == 1 else []
         if not found:
-            raise ValueError(f"{self.source} has no {' or '.join(names)}; name it with --yaml")
+            raise ValueError(
+                f"{self.source} has no {' or '.join(names)}; name it with --yaml, or write one, with lines such as "
+                "'train: images' and 'names: [car, person]'"
+            )
         return found[0]
 
 
@@ -137,7 +141,7 @@ def add_image(writer: LayoutWriter, split: str, image: Path, root: Path, names: 
         writer.report.problem("folder called like a label file, image taken as background", str(labels))
     hw = image_hw(image) or (1, 1)  # the writer counts an image that can't be read
     boxes, categories = read_boxes(labels, names, hw, writer.report) if labels.is_file() else ([], [])
-    kept = [index for index, category in enumerate(categories) if category in writer.labels.boxes.sets]
+    kept = [index for index, category in enumerate(categories) if category in writer.labels.boxes.categories]
     writer.add(
         split,
         layout_name(image, root),
@@ -151,7 +155,9 @@ def add_image(writer: LayoutWriter, split: str, image: Path, root: Path, names: 
 def prepare(config: YoloConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values."""
     data, names = read_yaml(config.yaml_file())
-    splits = {SPLITS[key]: listed_images(data, key, config.source) for key in SPLITS if data.get(key)}
+    splits = config.held_out(
+        {SPLITS[key]: sorted(listed_images(data, key, config.source)) for key in SPLITS if data.get(key)}
+    )
     boxes = config.box_labels(list(names.values()))
     notes: Counter[str] = Counter()
     name = config.name or config.source.resolve().name
@@ -168,9 +174,7 @@ def prepare(config: YoloConfig) -> dict[str, Any]:
                 count_orphans(labels, images_in(image_folder), writer.report)
         if notes and not notes.pop("image with a label file", 0):
             raise ValueError(f"no image has a label file; expected for {listed[0]} {label_file(listed[0])}")
-    if left_out := [name for name in names.values() if name not in boxes.sets]:
-        notes[f"class that means nothing to us, left out (see --categories): {', '.join(left_out)}"] = len(left_out)
-    return summary(writer.report, notes)
+    return summary(writer.report, {**notes, **split_and_category_notes(writer.report, boxes, list(names.values()))})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,13 +84,14 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     """
     metadata = model.engine.metadata
     labels, samples = read_layout(folder, select.split, select.own_space)
-    wanted = (["boxes"] if labels.boxes else []) + list(labels.masks)
+    wanted = (["boxes"] if labels.boxes and any(labels.boxes.sets.values()) else []) + list(labels.masks)
     present = (["boxes"] if metadata.box_names else []) + list(metadata.heads)
     common = [task for task in wanted if task in present]
     if not common:
         raise ValueError(
-            f"{folder} is annotated for {', '.join(wanted) or 'nothing'}, but the model gives {', '.join(present)}: "
-            "there is nothing to compare; train a model with that task or name another dataset"
+            f"{folder} is annotated for {', '.join(wanted) or 'none of our classes'}, "
+            f"but the model gives {', '.join(present)}: there is nothing to compare; "
+            "train a model with that task or name another dataset"
         )
     samples = [s for s in samples if ("boxes" in common and s.boxes is not None) or set(s.masks) & set(common)]
     samples = [s for s in samples if select.only in s.image.name]

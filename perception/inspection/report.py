@@ -180,6 +180,7 @@ def _write_meaning(page: Page, labels: DatasetLabels) -> None:
             for name, members in labels.boxes.sets.items()
         ]
         rows = [(name, text, every if text != "ignore region" else "-") for name, text, every in rows]
+        rows += [(name, "none: a class for train --own-labels", "-") for name in labels.boxes.own]
         page.table(("category", "our classes that it may be", "every instance is labelled"), rows)
     for head, spec in labels.masks.items():
         page.heading(f"Head {head}, from masks/{spec.folder}", 3)
@@ -192,11 +193,11 @@ def _write_meaning(page: Page, labels: DatasetLabels) -> None:
 def _write_counts(page: Page, labels: DatasetLabels, surveys: list[Survey]) -> None:
     page.heading("How much of each class")
     if labels.boxes and any(found.boxes for found in surveys):
-        names = sorted(labels.boxes.sets, key=lambda name: -sum(found.boxes[name] for found in surveys))
+        names = sorted(labels.boxes.categories, key=lambda name: -sum(found.boxes[name] for found in surveys))
         rows = {
             name: {found.split: float(found.boxes[name]) for found in surveys if found.annotated["boxes"]}
             for name in names
-            if labels.boxes.sets[name]
+            if labels.boxes.sets.get(name) or name in labels.boxes.own
         }
         page.picture("box_counts", bars("Boxes of each category (bars: logarithm)", rows, log=True), photo=False)
     for head, spec in labels.masks.items():

@@ -36,8 +36,8 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 def box_colours(labels: BoxLabels) -> dict[str, Colour]:
     """The dataset's category -> the colour of the first of our classes that it may be."""
     return {
-        name: colour_of(next((ours for ours in labels.classes if ours in members), name), BOX_COLOURS)
-        for name, members in labels.sets.items()
+        name: colour_of(next((ours for ours in labels.classes if ours in labels.sets.get(name, ())), name), BOX_COLOURS)
+        for name in labels.categories
     }
 
 

@@ -35,10 +35,13 @@ class Sample:
     box_attributes: tuple[Mapping[str, Attribute], ...] = ()  # N, such as occlusion: 1; or none at all
 
 
-def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tuple[DatasetLabels, list[Sample]]:
+def read_layout(
+    folder: str | Path, split: str, own_space: bool = False, keep_own: bool = False
+) -> tuple[DatasetLabels, list[Sample]]:
     """The labels of the dataset in `folder` and its samples of one split, ordered by file name.
 
-    With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours.
+    With `own_space` the labels are classes of their own (DatasetLabels.own_space) instead of sets of ours. Without it,
+    boxes of BoxLabels.own are left out, unless `keep_own` asks for them.
     Boxes of a category whose label set is empty, and those with iscrowd, are in `ignore`. Pixels are not read.
     Raises ValueError for: not a folder, no or a broken dataset.json, no such split or an empty one, a broken COCO or
     attributes file, a box without an area inside its image, and an image that one of these files lists but the folder
@@ -63,7 +66,7 @@ def read_layout(folder: str | Path, split: str, own_space: bool = False) -> tupl
         found = sorted(entry.name for entry in (root / "images").glob("*") if entry.is_dir())
         raise ValueError(f"{root} has {state} split {split!r}; it has: {', '.join(found) or 'none'}")
     boxes_file = root / "boxes" / f"{split}.json"
-    boxes = _read_coco(boxes_file, labels) if labels.boxes and boxes_file.is_file() else {}
+    boxes = _read_coco(boxes_file, labels, keep_own) if labels.boxes and boxes_file.is_file() else {}
     attributes_file = root / "attributes" / f"{split}.json"
     attributes = _read_attributes(attributes_file) if attributes_file.is_file() else {}
     for path, listed in ((boxes_file, set(boxes)), (attributes_file, set(attributes))):
@@ -108,7 +111,7 @@ def _read_attributes(path: Path) -> dict[str, dict[str, Attribute]]:
         raise ValueError(f"{path} is broken: {error}") from None
 
 
-def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, dict[str, Any]]:
+def _read_coco(path: Path, labels: DatasetLabels, keep_own: bool) -> dict[str, dict[str, Any]]:
     """COCO file -> file name -> `boxes`, `categories`, `ignore` and `box_attributes` of its Sample."""
     assert labels.boxes is not None
     data = read_object(path)
@@ -126,10 +129,12 @@ def _read_coco(path: Path, labels: DatasetLabels) -> dict[str, dict[str, Any]]:
             x, y = max(x, 0.0), max(y, 0.0)
             if not (x2 > x and y2 > y and np.isfinite([x, y, x2, y2]).all()):
                 raise ValueError(f"box {entry['bbox']} has no area inside its image {image['file_name']}")
-            ignored = bool(entry.get("iscrowd"))
-            if not ignored and category not in labels.boxes.sets:
+            ignored, own = bool(entry.get("iscrowd")), category in labels.boxes.own
+            if not ignored and category not in labels.boxes.categories:
                 raise ValueError(f"category {category!r} is not in dataset.json")
-            if ignored or not labels.boxes.sets[category]:
+            if own and not ignored and not keep_own:
+                continue
+            if ignored or not (own or labels.boxes.sets[category]):
                 crowds[image["id"]].append([x, y, x2, y2])
             else:
                 rows[image["id"]].append(([x, y, x2, y2], category, _attributes(entry.get("attributes") or {})))

@@ -200,7 +200,7 @@ class LayoutWriter:
         for box, category, known in zip(corners, categories, attributes, strict=True):
             example = f"{where} {category} {[round(float(value), 1) for value in box]} in {width}x{height}"
             inside = np.clip(box, 0, [width, height, width, height])
-            if category != IGNORE_CATEGORY and category not in self.labels.boxes.sets:
+            if category != IGNORE_CATEGORY and category not in self.labels.boxes.categories:
                 self.report.problem(f"box of unknown class {category!r}, dropped", example)
             elif not np.isfinite(box).all():
                 self.report.problem("box that is not four numbers, dropped", example)
@@ -213,7 +213,7 @@ class LayoutWriter:
             else:
                 if np.abs(inside - box).max() > ROUNDING_PX:
                     self.report.problem("box partly outside the image, clipped", example)
-                ignored = category == IGNORE_CATEGORY or not self.labels.boxes.sets[category]
+                ignored = category not in self.labels.boxes.own and not self.labels.boxes.sets.get(category)
                 if ignored:
                     self.report.ignore_regions += 1
                 else:
@@ -246,7 +246,7 @@ class LayoutWriter:
     def _coco(self, images: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The COCO content of one split; ids count from 1 in the order of the file names."""
         assert self.labels.boxes is not None
-        names = self.labels.boxes.sets
+        names = self.labels.boxes.categories
         used = {row[0] for entry in images.values() for row in entry["rows"]}
         categories = {name: number for number, name in enumerate([*names, *sorted(used - set(names))], 1)}
         listed: list[dict[str, Any]] = []

@@ -36,7 +36,8 @@ class Mixture(Dataset[Example]):
 
     Within a dataset every image comes once before any comes again. Only a `share` of each dataset's images is drawn:
     another one for another seed, and a smaller one is part of a larger one. Raises ValueError for a dataset that can't
-    be read, a split without images, and weights that are not above 0.
+    be read, a split without images, labels of which none is ours (without `own_labels`), and weights that are not
+    above 0.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Mixture(Dataset[Example]):
         self.samples: list[Samples] = []
         for folder in folders:
             labels, samples = read_layout(folder, "train", own_labels)
+            if not own_labels and not labels.names_ours:
+                raise ValueError(f"{folder}: none of its labels is one of our classes; train with --own-labels")
             if not samples:
                 raise ValueError(f"{folder} has no image in images/train; leave it out, or convert it again")
             if share < 1:
