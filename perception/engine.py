@@ -173,7 +173,10 @@ def _require_file(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(f"model file not found: {path}")
     if not path.is_file():
-        raise ValueError(f"expected a model file, but {path} is a folder")
+        raise ValueError(
+            f"expected a model file, but {path} is a folder; of a run, "
+            f"python -m perception.export {path} --out FILE.onnx makes one"
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"model file is empty: {path}")
 

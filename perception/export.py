@@ -39,6 +39,7 @@ from perception.execution.modelfile import MAX_BATCH
 from perception.frames import model_inputs
 from perception.jsonfile import read_object
 from perception.layout import split_weight
+from perception.model import model_file
 from perception.network.boxes import BranchName
 from perception.network.network import Network
 from perception.parity import Parity, compare
@@ -60,7 +61,7 @@ class ExportConfig:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory of perception.train; for --precision, --batch, --hw and --heads also an fp32 file that this command
-    wrote."""
+    wrote, or the name of a bundled model."""
     out: Path
     """File to write, FILE.onnx."""
     images: str | None = None
@@ -280,6 +281,7 @@ def reduced(config: ExportConfig, source: Path) -> dict[str, Any]:
 
 def body(config: ExportConfig) -> dict[str, Any]:
     """Export, check, report."""
+    config = replace(config, run=model_file(config.run))
     if config.run.is_file() and config.branch:
         raise ValueError("--branch is for run directories: a file has the one that answers")
     if config.run.is_file() and config.batch is None and not (config.hw or config.heads):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from perception.cli import run as run_cli
 from perception.labels import BOX_CLASSES
 from perception.layout import split_weight
+from perception.model import model_file
 from perception.network.network import Network
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
@@ -43,7 +44,7 @@ class PruneConfig:
     """Remove parts of a trained network's Vision Transformer."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of perception.train, or an fp32 .onnx file of perception.export."""
+    """Run directory of perception.train, an fp32 .onnx file of perception.export, or name of a bundled model."""
     data: tuple[str, ...]
     """Datasets in the common layout whose train images are looked at; DIR:2 draws from one twice as often."""
     out: Path
@@ -111,6 +112,7 @@ def loss_of(network: Network, mixture: Mixture) -> Callable[[Batch], Tensor]:
 def body(config: PruneConfig) -> dict[str, Any]:
     """Look, remove, and write a run."""
     check(config)
+    config = replace(config, run=model_file(config.run))
     if config.threads:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)

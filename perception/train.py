@@ -20,6 +20,7 @@ import torch
 from perception.jsonfile import from_json, read_object
 from perception.labels import BOX_CLASSES, HEADS
 from perception.layout import split_weight
+from perception.model import model_file
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import WEIGHT_SUFFIXES
 from perception.training import checkpoint
@@ -47,7 +48,8 @@ class TrainConfig:
     resume: bool = False
     """Go on from the newest checkpoint in --out, with the options that it was started with."""
     init: str | None = None
-    """Start from a run or an exported .onnx file, or the ViT from a timm state dict (.safetensors, .pth), or random.
+    """Start from a run, an exported .onnx file or a bundled model by its name (drive-n), or the ViT from a timm state
+    dict (.safetensors, .pth), or random.
 
     Left out, and without --pretrained: the bundled encoder, where --vit is its kind, else random."""
     detail_weights: str | None = None
@@ -98,7 +100,7 @@ def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
 def whole_source(config: TrainConfig) -> Path | None:
     """The run or exported file that --init names; None where it names the ViT alone or nothing."""
     named = config.init not in (None, "random") and Path(str(config.init)).suffix not in WEIGHT_SUFFIXES
-    return Path(str(config.init)) if named else None
+    return model_file(config.init) if named else None
 
 
 def pruned_blocks(config: TrainConfig) -> tuple[tuple[int, int], ...]:
@@ -201,7 +203,9 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
     for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
         print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
     about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}
-    return train(network, mixture, config.out, config.loop, about, processes)
+    summary = train(network, mixture, config.out, config.loop, about, processes)
+    print(f"python -m perception.export {config.out} --out FILE.onnx makes the file that perception.live runs")
+    return summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -134,7 +134,7 @@ def test_a_truncated_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model file not found: .*none\.onnx"):
         Engine(tmp_path / "none.onnx")
-    with pytest.raises(ValueError, match="is a folder"):
+    with pytest.raises(ValueError, match=r"is a folder; of a run, python -m perception\.export .* --out FILE\.onnx"):
         Engine(tmp_path)
 
 

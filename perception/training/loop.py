@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from perception.evaluation.tables import summary_table
 from perception.labels import BOX_CLASSES, SCENE_CLASSES
 from perception.network.network import Network
 from perception.training import checkpoint
@@ -199,12 +200,17 @@ def train(
             if done % config.log_every == 0:
                 more = {f"gradient_norm/{part}": float(value) for part, value in watched.items()}
                 more |= {f"log_variance/{task}": value for task, value in balance.to_json().items()}
-                bar.set_postfix(log.write(board, done, float(optimizer.param_groups[0]["lr"]), more))
+                shown = log.write(board, done, float(optimizer.param_groups[0]["lr"]), more)
+                bar.set_postfix(shown)
+                if bar.disable:  # no terminal: a line in a file, instead of a bar
+                    print(f"step {done}/{config.steps}", *map(" ".join, shown.items()), sep=", ", flush=True)
             if done % config.save_every == 0 or done == config.steps:
                 checkpoint.save(run, done, network, ema, optimizer, {**meta, "balance": balance.to_json()}, config.keep)
             if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                 best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
                 record(run, {"step": done, "evaluation": best})
+                if best:
+                    bar.write(f"step {done}, averaged weights:\n{summary_table(list(best.values()))}")
                 for name, value in flatten(best).items():
                     board.add_scalar(f"val/{name}", value, done)
                 network.train()
