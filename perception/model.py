@@ -157,7 +157,11 @@ def load(
         ValueError: not a model of ours, or the provider can not run here.
         OSError: the file can not be read.
     """
-    engine = Engine(model_file(model), provider, threads, gpu)
+    path = model_file(model)
+    if not path.exists():
+        names = ", ".join(sorted(bundled.stem for bundled in ASSETS.glob("*.onnx")))
+        raise FileNotFoundError(f"model file not found: {path}; the bundled models are {names}")
+    engine = Engine(path, provider, threads, gpu)
     loaded = Model(engine, score_threshold)
     engine.warm_up()
     return loaded

@@ -12,6 +12,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from perception.structures import require_bgr
+
 __all__ = ["CameraMotion"]
 
 WIDTH = 160  # pixels of the small frame; flow is good to a fraction of one
@@ -40,7 +42,9 @@ class CameraMotion:
             boxes: (T, 4) xyxy in frame pixels of what moves by itself in the frame before; it is left out.
 
         Unknown are the first frame, another size, a scene without corners, and a cut, after which corners disagree.
+        Raises ValueError if `image_bgr` is no such image.
         """
+        require_bgr(image_bgr)
         hw = image_bgr.shape[:2]
         grey, before = _small_grey(image_bgr), self._grey
         same = self._frame_hw == hw

@@ -67,8 +67,15 @@ def draw(
         status: name -> value for the bar at the top, see `status_bar`.
         style: opacities and times.
         out: where to draw, (H, W, 3) uint8 C-contiguous; may be `image_bgr` itself if that may be lost.
+
+    Raises ValueError for an image that is none, and if the result is of a frame of another size.
     """
     require_bgr(image_bgr)
+    for head, ids in result.class_maps.items():
+        if ids.shape != image_bgr.shape[:2]:
+            raise ValueError(
+                f"the result is of a frame of {ids.shape} ({head}), but the image has {image_bgr.shape[:2]}"
+            )
     style = style or OverlayStyle()
     if out is None:
         out = np.empty(image_bgr.shape, np.uint8)

@@ -44,6 +44,7 @@ Item = TypeVar("Item")
 # What the usual names of box categories mean, beside our own class names: these cover their classes ...
 _VEHICLES = ("car", "truck", "bus", "train", "motorcycle", "bicycle")
 _WHOLE: dict[str, tuple[str, ...]] = {name: (name,) for name in BOX_CLASSES} | {
+    "automobile": ("car",), "walker": ("pedestrian",), "streetcar": ("train",),
     "person": ("pedestrian", "rider"), "people": ("pedestrian", "rider"), "human": ("pedestrian", "rider"),
     "bike": ("bicycle", "motorcycle"), "motorbike": ("motorcycle",), "motor": ("motorcycle",), "lorry": ("truck",),
     "tram": ("train",), "vehicle": _VEHICLES, "trafficlight": ("traffic light",), "trafficsign": ("traffic sign",),
@@ -138,7 +139,7 @@ class NamedCategoriesConfig(HeldOutConfig):
                 known = ", ".join(sorted(names)[:20])
                 raise ValueError(f"--categories {option!r}: expected NAME=CLASS,CLASS with NAME one of: {known}")
             given[name] = frozenset(member.strip() for member in members.split(",") if member.strip())
-        usual = {name: frozenset(_WHOLE.get(_plain(name)) or _PART.get(_plain(name), ())) for name in names}
+        usual = {name: frozenset(_usual(name, _WHOLE) or _usual(name, _PART)) for name in names}
         own = frozenset().union(*(members for members in usual.values() if len(members) == 1))
         by_name = {name: members - own or members for name, members in usual.items() if members and name not in given}
         by_name |= {name: usual[name] for name in by_name if len(usual[name]) == 1}
@@ -149,7 +150,7 @@ class NamedCategoriesConfig(HeldOutConfig):
                 f"no category is one of ours ({', '.join(sorted(names)[:20])}); map them with --categories, "
                 "or keep them as they are with --own-labels"
             )
-        covered = (members for name, members in sets.items() if name in given or _plain(name) in _WHOLE)
+        covered = (members for name, members in sets.items() if name in given or _usual(name, _WHOLE))
         exhaustive = frozenset().union(*covered) if self.exhaustive is None else frozenset(self.exhaustive)
         return BoxLabels(sets, exhaustive, own=kept)
 
@@ -157,6 +158,13 @@ class NamedCategoriesConfig(HeldOutConfig):
 def _plain(name: str) -> str:
     """ "Traffic_Light" -> "traffic light"."""
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def _usual(name: str, table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """What `table` says of a name in any spelling, also of more than one ("buses"); nothing if it does not know it."""
+    plain = _plain(name)
+    found = (table.get(plain.removesuffix(end)) for end in ("", "s", "es"))
+    return next((classes for classes in found if classes), ())
 
 
 def class_named(name: str, classes: Collection[str]) -> frozenset[str]:

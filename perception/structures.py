@@ -6,6 +6,7 @@ pixel edges, so that a box over the whole frame is (0, 0, W, H). Size pairs say 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,7 @@ class Track:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
     """What the model sees in one frame, in the pixels of that frame."""
 
@@ -131,6 +132,12 @@ class Result:
     class_maps: Mapping[str, np.ndarray]  # head name -> (H, W) uint8 of class ids
     box_names: tuple[str, ...] = ()  # names of the box classes, by id
     map_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # head name -> names of its classes, by id
+
+    def __repr__(self) -> str:
+        """What is in it, in one line: the arrays are too large to print."""
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common())
+        maps = ", ".join(f"{head} {ids.shape[1]}x{ids.shape[0]}" for head, ids in self.class_maps.items())
+        return f"Result(boxes: {counts or 'none'}; class maps: {maps or 'none'})"
 
     def above(self, score: float) -> Result:
         """The same with only the detections that score at least `score`."""
@@ -216,8 +223,10 @@ def _remedy(image: object) -> str:
         return "; channels come last: image.transpose(1, 2, 0)"
     if image.dtype == np.uint16:
         return "; of 16 bits: (image >> 8).astype(np.uint8)"
-    if image.dtype != np.uint8:
+    if image.dtype.kind == "f":
         return "; of values from 0 to 1: (255 * image).round().astype(np.uint8)"
+    if image.dtype != np.uint8:
+        return "; of values from 0 to 255: image.astype(np.uint8)"
     channels = 1 if image.ndim == 2 else image.shape[-1]
     code = {1: "cv2.COLOR_GRAY2BGR", 4: "cv2.COLOR_BGRA2BGR"}.get(channels)
     return f"; cv2.cvtColor(image, {code}) makes one" if code else ""

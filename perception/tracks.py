@@ -124,16 +124,16 @@ class Tracker:
         Args:
             detections: N boxes in frame pixels; also to be called with none of them.
             timestamp_s: when the frame was taken. Any step forward is fine; a step back (a looped source) begins anew.
-            frame_hw: height and width of the frame; another size than before begins anew too.
+            frame_hw: height and width of the frame, or its shape; another size than before begins anew too.
             image: the frame, (H, W, 3) uint8 BGR, to tell the camera's turning from the objects' own motion; None
                 leaves that to the filter.
 
         A track that no detection continued has `unseen_s` > 0 and the box where it is expected. Boxes are clipped to
-        the frame. Raises ValueError for a time that is not finite and for a class id without a name.
+        the frame. Raises ValueError for a time that is not finite, a class id without a name, an image that is none.
         """
         if not math.isfinite(timestamp_s):
             raise ValueError(f"timestamp_s must be a finite number of seconds, but got {timestamp_s}")
-        if timestamp_s < self._time_s or self._frame_hw != tuple(frame_hw):
+        if timestamp_s < self._time_s or self._frame_hw != tuple(frame_hw[:2]):
             self.reset()
         config = self.config
         boxes, scores, votes = self._measured(detections)

@@ -123,7 +123,8 @@ def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture)
         network = Network(shape)
     else:
         network = Network(shape, config.pretrained, None if whole else init, config.detail_weights)
-        print(f"init of the ViT: {init or ('the hub' if config.pretrained else 'random')}")
+        what = "init of all weights" if whole else "init of the ViT"
+        print(f"{what}: {init or ('the hub' if config.pretrained else 'random')}")
     if whole is not None and not config.resume:
         new = start_from(network, whole, mixture)
         if new:
@@ -153,6 +154,14 @@ def start_from(network: Network, source: Path, mixture: Mixture) -> list[str]:
     new = checkpoint.adopt(network, exported.state_dict(), exported.config)
     settle_norms(network, torch.from_numpy(images))
     return new
+
+
+def tasks_with_labels(network: Network, mixture: Mixture) -> tuple[list[str], list[str]]:
+    """Of boxes and heads of the network, those that some dataset has labels for, and those that none has."""
+    known = {head for labels in mixture.labels for head, spec in labels.masks.items() if any(spec.sets.values())}
+    known |= {"boxes" for labels in mixture.labels if labels.boxes and any(labels.boxes.sets.values())}
+    tasks = [*(["boxes"] if network.boxes is not None else []), *network.masks]
+    return [task for task in tasks if task in known], [task for task in tasks if task not in known]
 
 
 def saved_options(config: TrainConfig) -> TrainConfig:
@@ -202,6 +211,10 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
         save_policy(load_policy(config.augment.policy), config.out / "policy.json")
     for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
         print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
+    labelled, others = tasks_with_labels(network, mixture)
+    if others:
+        text = "learns nothing, and may get worse as the ViT changes under it"
+        print(f"no dataset has labels for {', '.join(others)}: {text}; --heads {' '.join(labelled)} leaves it out")
     about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}
     summary = train(network, mixture, config.out, config.loop, about, processes)
     print(f"python -m perception.export {config.out} --out FILE.onnx makes the file that perception.live runs")

@@ -138,6 +138,11 @@ def test_any_engine_serves() -> None:
     assert len(Model(FixedEngine([]))(np.zeros((128, 192, 3), np.uint8)).detections) == 0
 
 
+def test_a_model_that_is_not_there_is_told_the_bundled_ones() -> None:
+    with pytest.raises(FileNotFoundError, match=r"not found: drive-x; the bundled models are drive-n, drive-t"):
+        perception.load("drive-x")
+
+
 def test_threads_may_share_a_model(tiny_model: Path) -> None:
     model = perception.load(tiny_model, "cpu")
     frames = [frame((480, 640), ((40 * i, 50, 40 * i + 40, 300), RED_BGR)) for i in range(8)]

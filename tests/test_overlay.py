@@ -226,6 +226,11 @@ def test_wrong_images_are_refused() -> None:
             draw(wrong, Result(Detections.empty(), {}))
 
 
+def test_the_result_of_another_frame_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"of a frame of \(60, 80\).*but the image has \(120, 160\)"):
+        draw(grey((120, 160)), result((60, 80)))
+
+
 def test_a_class_without_a_name_is_drawn_all_the_same() -> None:
     image = grey((540, 960))
     assert changed(image, draw(image, result((540, 960), {}, one((10, 100, 90, 200), class_id=77)))).any()

@@ -53,10 +53,11 @@ GREY = np.full((4, 6), 77, np.uint8)
         np.full((3, 4, 6), 77, np.uint8),
         np.full((4, 6, 3), 77 / 255, np.float32),
         np.full((4, 6, 3), 77 << 8, np.uint16),
+        np.full((4, 6, 3), 77, np.int32),
         Image.fromarray(GREY),
         Image.new("RGBA", (6, 4), (77, 77, 77, 255)),
     ],
-    ids=["grey", "one channel", "alpha", "channels first", "float", "16 bits", "PIL grey", "PIL RGBA"],
+    ids=["grey", "one channel", "alpha", "channels first", "float", "16 bits", "int32", "PIL grey", "PIL RGBA"],
 )
 def test_the_remedy_for_a_picture_of_another_kind_mends_it(image):
     with pytest.raises(ValueError, match="expected an image") as caught:
@@ -165,3 +166,9 @@ def test_a_result_as_plain_values():
     )
     assert "ttc_s" not in values["tracks"][0] and values["areas"] == {"scene": {"road": 0.25, "sky": 0.5, "9": 0.25}}
     assert Result(Detections.empty(), {}).to_dict() == {"boxes": [], "tracks": [], "areas": {}}
+
+
+def test_a_result_is_shown_in_one_line():
+    seen = Result(three(), {"scene": np.zeros((720, 1280), np.uint8)}, ("car", "bus", "bus"))
+    assert repr(seen) == "Result(boxes: 2 bus, 1 car; class maps: scene 1280x720)"
+    assert repr(Result(Detections.empty(), {})) == "Result(boxes: none; class maps: none)"

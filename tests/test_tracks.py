@@ -339,6 +339,21 @@ def test_time_backwards_and_another_frame_size_begin_anew_with_fresh_ids() -> No
     assert len(tracker) == 1
 
 
+def test_the_shape_of_a_picture_serves_as_its_size() -> None:
+    tracker = Tracker()
+    for i in range(3):
+        tracks = tracker.update(seen((300, 300, 80, 60)), i / 10, (*HW, 3))  # type: ignore[arg-type]
+    assert [track.id for track in tracks] == [1]
+
+
+def test_a_picture_that_is_no_frame_is_refused_and_does_no_harm() -> None:
+    tracker = Tracker()
+    confirmed(tracker, (300, 300, 80, 60))
+    with pytest.raises(ValueError, match="expected an image"):
+        tracker.update(seen((300, 300, 80, 60)), 1.0, HW, np.zeros(HW, np.uint8))
+    assert [track.id for track in tracker.update(seen((300, 300, 80, 60)), 1.0, HW)] == [1]
+
+
 def test_the_same_time_twice_is_no_step() -> None:
     tracker = Tracker()
     for _ in range(5):
