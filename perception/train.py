@@ -123,7 +123,7 @@ def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture)
         network = Network(shape)
     else:
         network = Network(shape, config.pretrained, None if whole else init, config.detail_weights)
-        what = "init of all weights" if whole else "init of the ViT"
+        what = "init" if whole else "init of the ViT"
         print(f"{what}: {init or ('the hub' if config.pretrained else 'random')}")
     if whole is not None and not config.resume:
         new = start_from(network, whole, mixture)

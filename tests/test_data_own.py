@@ -108,7 +108,7 @@ def test_broken_masks_are_counted(tmp_path, capsys):
     assert {kind: entry["count"] for kind, entry in problems.items()} == {
         "missing or unreadable mask, sample skipped": 1,
         "mask of another size than the image, sample skipped": 1,
-        "mask with unknown label ids, set to 255": 1,
+        "mask with id 7, which --classes does not name, set to 255": 1,
     }
 
 

@@ -137,8 +137,9 @@ def read_labels(path: Path, table: Mapping[int, str], coloured: bool, report: Re
         if not grey:
             raise ValueError(f"{path} is a colour picture; say --classes '#RRGGBB=NAME' instead of ID=NAME")
         ids = mask if mask.ndim == 2 else mask[..., 0]
-        unlabelled = [label for label, name in table.items() if not name]
-        return np.where(np.isin(ids, unlabelled), IGNORE, ids) if unlabelled else ids
+        for label in np.setdiff1d(ids, [*table, IGNORE]).tolist()[:IGNORE]:
+            report.problem(f"mask with id {label}, which --classes does not name, set to {IGNORE}", path.name)
+        return np.where(np.isin(ids, [label for label, name in table.items() if name]), ids, IGNORE)
     if mask.dtype != np.uint8:
         report.problem("mask of 16 bits, sample skipped", str(path))
         return None
