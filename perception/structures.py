@@ -17,6 +17,7 @@ import numpy as np
 
 __all__ = ["BranchName", "Detections", "Frame", "Letterbox", "Result", "Track", "class_name", "require_bgr"]
 
+GEOMETRY = ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")  # of a track, where known
 AREA_ROWS = 320  # rows of a class map that are counted for `areas`, at least
 BranchName = Literal["one_to_many", "one_to_one"]  # of the box head: the one that answers, see network/boxes.py
 
@@ -114,7 +115,7 @@ class Track:
 
     def to_dict(self, box_names: Sequence[str]) -> dict[str, Any]:
         """Plain JSON values, as docs/records.md describes them under `tracks`; `box_names` are those of its Result."""
-        known = {name: getattr(self, name) for name in ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")}
+        known = {name: getattr(self, name) for name in GEOMETRY}
         return {
             "id": self.id,
             **_object(self.box, self.score, self.class_id, box_names),

@@ -20,9 +20,9 @@ import pytest
 from perception.live import main
 from perception.outputs import choice
 from perception.outputs.choice import FILES, Output, require_extras
-from perception.records import GEOMETRY, SCHEMA, read_records, record
+from perception.records import SCHEMA, read_records, record
 from perception.sinks import Outcome, close_sinks, open_sinks
-from perception.structures import Detections, Frame, Result, Track
+from perception.structures import GEOMETRY, Detections, Frame, Result, Track
 
 ROOT = Path(__file__).parents[1]
 HW = (30, 40)
@@ -226,7 +226,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, "tests")
 from test_outputs import opened
-from perception.structures import Frame
+from perception.structures import GEOMETRY, Frame
 noise = np.random.default_rng(0)
 with opened(Path(sys.argv[1]), *sys.argv[2:], hw=(400, 600)) as put:
     for i in range(20):
