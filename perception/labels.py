@@ -104,6 +104,11 @@ class BoxLabels:
         """All names that a box may have."""
         return (*self.sets, *self.own)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether any category is one of the classes; else there are own ones and ignore regions alone."""
+        return any(self.sets.values())
+
     def membership(self, category: str) -> np.ndarray:
         """(C,) bool: which of our classes a box of this category may be. Raises KeyError for an unknown category."""
         return np.array([name in self.sets[category] for name in self.classes], bool)
@@ -122,8 +127,8 @@ class DatasetLabels:
     @property
     def names_ours(self) -> bool:
         """Whether any label may be one of our classes; else only the dataset's own space has something to learn."""
-        sets = [spec.sets.values() for head, spec in self.masks.items() if head in HEADS]
-        return any(map(any, [*sets, self.boxes.sets.values() if self.boxes else ()]))
+        heads = (spec for head, spec in self.masks.items() if head in HEADS)
+        return bool(self.boxes and self.boxes.has_classes) or any(any(spec.sets.values()) for spec in heads)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DatasetLabels:

@@ -159,7 +159,7 @@ def start_from(network: Network, source: Path, mixture: Mixture) -> list[str]:
 def tasks_with_labels(network: Network, mixture: Mixture) -> tuple[list[str], list[str]]:
     """Of boxes and heads of the network, those that some dataset has labels for, and those that none has."""
     known = {head for labels in mixture.labels for head, spec in labels.masks.items() if any(spec.sets.values())}
-    known |= {"boxes" for labels in mixture.labels if labels.boxes and any(labels.boxes.sets.values())}
+    known |= {"boxes" for labels in mixture.labels if labels.boxes and labels.boxes.has_classes}
     tasks = [*(["boxes"] if network.boxes is not None else []), *network.masks]
     return [task for task in tasks if task in known], [task for task in tasks if task not in known]
 
@@ -215,6 +215,11 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
     if others:
         text = "learns nothing, and may get worse as the ViT changes under it"
         print(f"no dataset has labels for {', '.join(others)}: {text}; --heads {' '.join(labelled)} leaves it out")
+    if config.loop.warmup >= config.loop.steps:
+        length = f"{config.loop.warmup} steps of warm-up in a run of {config.loop.steps}"
+        print(
+            f"{length}: --loop.lr is never reached; --loop.warmup {config.loop.steps // 10} would leave time to learn"
+        )
     about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}
     summary = train(network, mixture, config.out, config.loop, about, processes)
     print(f"python -m perception.export {config.out} --out FILE.onnx makes the file that perception.live runs")

@@ -290,17 +290,19 @@ def test_training_that_could_learn_nothing_is_refused(cones, tmp_path, capsys):
     assert "none of its labels is one of our classes; train with --own-labels" in capsys.readouterr().err
 
 
-def test_a_head_without_labels_is_told(tmp_path, capsys):
+def test_what_a_run_will_not_learn_is_told(tmp_path, capsys):
     train = pytest.importorskip("perception.train")
     labels = DatasetLabels("cars", "ours", boxes=BoxLabels({"car": frozenset({"car"})}, frozenset()))
     with LayoutWriter(tmp_path / "cars", labels) as writer:
         writer.add("train", "a", np.zeros((48, 80, 3), np.uint8), boxes=[[20, 10, 44, 34]], categories=["car"])
+    enough = ["--loop.warmup", "1"]
     for heads, told in (([], True), (["--heads", "boxes"], False)):
         out = tmp_path / f"run{len(heads)}"
-        assert train.main([*training(tmp_path / "cars", out), "--loop.steps", "1", *heads]) == 0
+        assert train.main([*training(tmp_path / "cars", out), *heads, *(enough if heads else [])]) == 0
         said = capsys.readouterr().out
         assert ("no dataset has labels for scene, drive: learns nothing" in said) is told
         assert ("--heads boxes leaves it out" in said) is told
+        assert ("200 steps of warm-up in a run of 2: --loop.lr is never reached" in said) is told
 
 
 def test_bundled_models_are_taken_by_their_names(cones, tmp_path, capsys):

@@ -226,7 +226,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, "tests")
 from test_outputs import opened
-from perception.structures import GEOMETRY, Frame
+from perception.structures import Frame
 noise = np.random.default_rng(0)
 with opened(Path(sys.argv[1]), *sys.argv[2:], hw=(400, 600)) as put:
     for i in range(20):

@@ -58,11 +58,19 @@ class BoxEvaluation:
     """Collects the boxes of one image after the other, then says the AP."""
 
     def __init__(self, labels: BoxLabels, box_names: Sequence[str]) -> None:
-        """`box_names` are the model's box classes by id."""
+        """`box_names` are the model's box classes by id.
+
+        Raises ValueError if the dataset's labels speak of none of them.
+        """
         self.classes = box_classes(labels)
         self.images = 0
         self._class_of_category = {name: k for k, group in enumerate(self.classes) for name in group.categories}
         first = [next((k for k, group in enumerate(self.classes) if name in group.members), -1) for name in box_names]
+        if set(first) == {-1}:
+            raise ValueError(
+                f"the model finds {', '.join(box_names)}, but the dataset's boxes are {', '.join(labels.sets)}: "
+                "no class in common; a model trained with --own-labels is judged on the dataset that it was trained on"
+            )
         self._class_of_prediction = np.array(first, np.int64)  # (model's classes,), -1 = not labelled by the dataset
         self._truths: list[dict[str, Any]] = []
         self._predictions: list[dict[str, Any]] = []

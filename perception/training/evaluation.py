@@ -26,7 +26,9 @@ def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, m
     select = Selection(split="val", limit=limit or None, own_space=mixture.own_labels)
     out = {}
     for folder, labels in zip(mixture.folders, mixture.labels, strict=True):
-        shared = set(labels.masks) & set(network.masks) or (labels.boxes and network.boxes)
+        shared = set(labels.masks) & set(network.masks) or (
+            network.boxes is not None and labels.boxes and labels.boxes.has_classes
+        )
         if shared and (folder / "images" / "val").is_dir():
             out[labels.name] = evaluate(model, folder, select)
     return out
