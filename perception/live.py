@@ -102,8 +102,6 @@ def live(config: LiveConfig) -> dict[str, Any]:
     require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
     if len(config.source) > 1 and (alone := [o for o in _outputs(config) if o not in MANY_CAMERAS]):
         raise ValueError(f"--outputs {alone[0]} holds one camera, but got {len(config.source)}; run them one by one")
-    if len(config.source) > 1 and config.serve is not None:
-        raise ValueError(f"--serve shows one camera, but got {len(config.source)}; run them one by one")
     if len(config.source) > 1 and config.camera is not None:
         raise ValueError(f"--camera describes one camera, but got {len(config.source)}; run them one by one")
     with _notice(f"loading and warming up {_name(config)} ..."):
@@ -127,7 +125,7 @@ def live(config: LiveConfig) -> dict[str, Any]:
         sources = [opened.enter_context(open_source(path, give_up_s=config.give_up_s)) for path in paths]
         stop = opened.enter_context(_stop_on_signals())
         stop.then = [source.leave for source in sources]  # where the loop itself waits for a frame
-        pages = opened.enter_context(_page(config, sources[0].name))
+        pages = opened.enter_context(_page(config, sources))
         summary = process(config, model, sources, stop, pages)
     print(_text(summary), flush=True)
     return summary
@@ -292,7 +290,7 @@ def _notice(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def _page(config: LiveConfig, source: str) -> Iterator[list[Sink]]:
+def _page(config: LiveConfig, sources: Sequence[FrameSource]) -> Iterator[list[Sink]]:
     """The page to watch, if one is asked for; its address is printed."""
     if config.serve is None:
         yield []
@@ -301,7 +299,8 @@ def _page(config: LiveConfig, source: str) -> Iterator[list[Sink]]:
         raise ValueError(f"--serve: expected one HOST:PORT, but got {' '.join(config.serve)}; a SOURCE goes before it")
     from perception.serve.server import PageServer
 
-    with closing(PageServer("".join(config.serve), _name(config), source)) as page:
+    title = ", ".join(source.name for source in sources)
+    with closing(PageServer("".join(config.serve), _name(config), title, camera_names(sources))) as page:
         print(f"watch at {page.url}", flush=True)
         yield [page]
 
