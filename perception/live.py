@@ -42,7 +42,7 @@ from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import Arrival
 from perception.outputs.choice import Output, require_extras
 from perception.pipeline import pipeline
-from perception.sinks import MANY_CAMERAS, Sink, close_sinks, open_sinks
+from perception.sinks import Sink, close_sinks, open_sinks
 from perception.stages import ROOM, Batch, Passage, Stages, arrived
 from perception.tally import Tally
 from perception.tracks import Tracker, TrackerConfig
@@ -100,8 +100,6 @@ def live(config: LiveConfig) -> dict[str, Any]:
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
     require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
-    if len(config.source) > 1 and (alone := [o for o in _outputs(config) if o not in MANY_CAMERAS]):
-        raise ValueError(f"--outputs {alone[0]} holds one camera, but got {len(config.source)}; run them one by one")
     if len(config.source) > 1 and config.camera is not None:
         raise ValueError(f"--camera describes one camera, but got {len(config.source)}; run them one by one")
     with _notice(f"loading and warming up {_name(config)} ..."):
