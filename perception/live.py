@@ -87,8 +87,9 @@ class LiveConfig:
     """CPU threads inside one operator of the model; 0 = one for each core."""
     gpu: GpuOptions = field(default_factory=GpuOptions)
     """How a GPU is used."""
-    camera: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision."""
+    camera: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE.json")] = ()
+    """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision.
+    Once for all sources, or once for each in the same order."""
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the summary as one line of JSON to this file; - = last line of standard output."""
 
@@ -100,13 +101,17 @@ def live(config: LiveConfig) -> dict[str, Any]:
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
     require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
-    if len(config.source) > 1 and config.camera is not None:
-        raise ValueError(f"--camera describes one camera, but got {len(config.source)}; run them one by one")
+    cameras = max(1, len(config.source))
+    if len(config.camera) not in (0, 1, cameras):
+        expected = "1 file" if cameras == 1 else f"1 file for all sources, or {cameras}, one for each"
+        raise ValueError(
+            f"--camera: expected {expected}, but got {len(config.camera)}; give it once, or once a source in order"
+        )
     with _notice(f"loading and warming up {_name(config)} ..."):
         model = load(config.model, config.provider, config.score_threshold / 2, config.threads, config.gpu)
     print(model.provider_reason, flush=True)
     size = model.engine.metadata.batch
-    if size > (cameras := max(1, len(config.source))):
+    if size > cameras:
         log.warning(
             "%s takes %d frames in one call, but got %d camera(s): the other places are computed for nothing; "
             "python -m perception.export RUN_OR_FILE --batch %d --out FILE.onnx makes one that fits",
@@ -144,8 +149,9 @@ def process(
     live = any(source.live for source in sources)
     size = model.engine.metadata.batch
     tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop, batch=size)
-    camera = Camera.load(config.camera) if config.camera else None
-    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model), camera)
+    files = config.camera * len(cameras) if len(config.camera) == 1 else config.camera
+    calibrated = {name: Camera.load(file) for name, file in zip(cameras, files, strict=bool(files))}
+    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model), calibrated)
     if tally.only_newest:
         arrivals = newest_of(sources, cameras, lambda source: not source.live, stop, size)
     else:
