@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from perception.outputfile import OutputFile
-from perception.structures import Frame, Result, Track, class_name
+from perception.structures import Frame, Result, Track
 
-__all__ = ["SCHEMA", "RecordWriter", "class_name", "read_records", "record"]
+__all__ = ["SCHEMA", "RecordWriter", "read_records", "record"]
 
 SCHEMA = 1  # docs/records.md says what changes it
 

@@ -23,9 +23,9 @@ from perception.colours import BOX_COLOURS, Colour, colour_map, colour_of
 from perception.imagefile import encode_image
 from perception.outputfile import OutputFile
 from perception.outputs.choice import path_parts
-from perception.records import class_name, record
+from perception.records import record
 from perception.shrink import shrunk
-from perception.structures import Frame, Result, Track
+from perception.structures import Frame, Result, Track, class_name
 
 __all__ = ["McapWriter"]
 

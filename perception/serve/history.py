@@ -11,8 +11,7 @@ from itertools import islice
 from threading import Lock
 from typing import Any
 
-from perception.records import class_name
-from perception.structures import Frame, Track
+from perception.structures import Frame, Track, class_name
 
 __all__ = ["History"]
 
