@@ -25,7 +25,7 @@ from perception.execution.providers import GpuOptions
 from perception.structures import Detections, Letterbox, Result
 from perception.tensors import PAD_VALUE, boxes_frame_from_model, mask_frame_from_model, tensor_from_frame
 
-__all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "load", "model_file"]
+__all__ = ["BUNDLED_MODEL", "SCORE_THRESHOLD", "EngineLike", "Model", "bundled_names", "load", "model_file"]
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED_MODEL = ASSETS / "drive-n.onnx"  # the default; `model_file` finds the others
@@ -137,6 +137,11 @@ def model_file(model: str | Path | None = None) -> Path:
     return bundled if str(model) == bundled.stem and bundled.is_file() else Path(model)
 
 
+def bundled_names() -> list[str]:
+    """Names that `model_file` knows."""
+    return sorted(path.stem for path in ASSETS.glob("*.onnx"))
+
+
 def load(
     model: str | Path | None = None,
     provider: Provider = "auto",
@@ -159,8 +164,7 @@ def load(
     """
     path = model_file(model)
     if not path.exists():
-        names = ", ".join(sorted(bundled.stem for bundled in ASSETS.glob("*.onnx")))
-        raise FileNotFoundError(f"model file not found: {path}; the bundled models are {names}")
+        raise FileNotFoundError(f"model file not found: {path}; the bundled models are {', '.join(bundled_names())}")
     engine = Engine(path, provider, threads, gpu)
     loaded = Model(engine, score_threshold)
     engine.warm_up()

@@ -20,7 +20,7 @@ import torch
 from perception.jsonfile import from_json, read_object
 from perception.labels import BOX_CLASSES, HEADS
 from perception.layout import split_weight
-from perception.model import model_file
+from perception.model import bundled_names, model_file
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import WEIGHT_SUFFIXES
 from perception.training import checkpoint
@@ -100,7 +100,13 @@ def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
 def whole_source(config: TrainConfig) -> Path | None:
     """The run or exported file that --init names; None where it names the ViT alone or nothing."""
     named = config.init not in (None, "random") and Path(str(config.init)).suffix not in WEIGHT_SUFFIXES
-    return model_file(config.init) if named else None
+    if not named:
+        return None
+    path = model_file(config.init)
+    if not path.exists():
+        names = ", ".join(bundled_names())
+        raise FileNotFoundError(f"--init: there is no {path}; expected a run, a file, or a bundled model ({names})")
+    return path
 
 
 def pruned_blocks(config: TrainConfig) -> tuple[tuple[int, int], ...]:

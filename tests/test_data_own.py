@@ -309,6 +309,10 @@ def test_bundled_models_are_taken_by_their_names(cones, tmp_path, capsys):
     train, prune = pytest.importorskip("perception.train"), pytest.importorskip("perception.prune")
     export = pytest.importorskip("perception.export")
     assert train.whole_source(train.TrainConfig(out=tmp_path, init="drive-n")) == BUNDLED_MODEL
+    assert train.main([*training(cones, tmp_path / "run"), "--own-labels", "--init", "drive-x"]) == 2
+    assert (
+        "there is no drive-x; expected a run, a file, or a bundled model (drive-n, drive-t)" in capsys.readouterr().err
+    )
     assert export.main(["drive-n", "--out", str(tmp_path / "a.onnx")]) == 2
     assert "drive-n.onnx is exported already" in capsys.readouterr().err
     assert prune.main(["drive-n", "--data", str(cones), "--blocks", "1", "--out", str(tmp_path / "pruned")]) == 2

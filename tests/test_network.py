@@ -108,6 +108,15 @@ def test_a_model_that_is_no_plain_vit_is_refused() -> None:
         Tokens("resnet18", (64, 96))
 
 
+def test_without_internet_the_other_ways_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **options: object) -> object:
+        raise FileNotFoundError("no connection") if options.get("pretrained") else AssertionError
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(OSError, match=r"no connection\); leave out --pretrained, or name files with --init"):
+        Network(NetworkConfig(hw=(64, 96)), pretrained=True)
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="does not fit"):

@@ -51,7 +51,10 @@ def read_layout(
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; expected a dataset in the common layout (data/<name>/prepare.py)")
     if not (root / "dataset.json").is_file():
-        raise ValueError(f"{root} has no dataset.json; data/<name>/prepare.py SOURCE_DIR {root} makes one")
+        raise ValueError(
+            f"{root} has no dataset.json, so it is not in the common layout; data/<name>/prepare.py {root} OUT_DIR "
+            "converts it (data/README.md says which)"
+        )
     saved = read_object(root / "dataset.json")
     try:
         labels = DatasetLabels.from_json(saved)

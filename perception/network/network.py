@@ -5,7 +5,8 @@ Legend: B = batch, H, W = input height and width, K = boxes returned.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +66,20 @@ class NetworkConfig:
             raise ValueError("a network needs at least one head: box classes or a segmentation head")
 
 
+@contextmanager
+def hub(asked: bool) -> Iterator[None]:
+    """What the hub can not give, where it is `asked`, is told with the ways that need no internet."""
+    try:
+        yield
+    except OSError as error:
+        if not asked:
+            raise
+        raise OSError(
+            f"the hub can not be reached ({error}); leave out --pretrained, or name files with --init and "
+            "--detail-weights"
+        ) from None
+
+
 class Network(nn.Module):
     """(B, H, W, 3) uint8 RGB -> the raw output of each head in training, the final one from `predict`."""
 
@@ -78,13 +93,16 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         from_hub = pretrained and vit_weights is None and not config.blocks  # the hub has none that were pruned
-        tokens = Tokens(config.vit, config.hw, from_hub, config.drop_path, config.blocks)
+        with hub(from_hub):
+            tokens = Tokens(config.vit, config.hw, from_hub, config.drop_path, config.blocks)
         if vit_weights is not None:
             tokens.load_timm(vit_weights)
         if config.detail == "none":
             self.pyramid: Pyramid | PlainPyramid = PlainPyramid(tokens, config.width)
         else:
-            detail = DetailPath(config.detail, pretrained and detail_weights is None, detail_weights)
+            from_hub = pretrained and detail_weights is None
+            with hub(from_hub):
+                detail = DetailPath(config.detail, from_hub, detail_weights)
             self.pyramid = Pyramid(tokens, detail, config.width)
         self.boxes = BoxHead(config.width, len(config.box_classes), config.branch) if config.box_classes else None
         self.masks = nn.ModuleDict({name: MaskHead(config.width, len(c)) for name, c in config.heads.items()})
