@@ -112,7 +112,7 @@ def test_a_model_that_is_no_plain_vit_is_refused(name: str) -> None:
 
 def test_what_another_vit_has_in_common_is_taken_and_the_rest_stays_new() -> None:
     torch.manual_seed(1)
-    other = Network(NetworkConfig(hw=(64, 96), width=16, vit="vit_small_patch32_224"))
+    other = Network(NetworkConfig(hw=(224, 224), width=16, vit="vit_small_patch14_dinov2"))
     fresh = Network(SMALL)
     new = adopt(fresh, other.state_dict(), other.config)  # another width, and another grid of patches
     assert POSITION in new and "pyramid.tokens.vit.blocks.0.mlp.fc1.weight" in new
