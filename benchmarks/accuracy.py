@@ -25,7 +25,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Protocol
 
-import cv2
 import numpy as np
 import tyro
 from tqdm import tqdm
@@ -38,6 +37,7 @@ from perception.cli import run
 from perception.engine import Provider
 from perception.evaluation.boxes import BoxEvaluation
 from perception.evaluation.measure import SCORE_THRESHOLD
+from perception.imagefile import read_image
 from perception.labels import BoxLabels
 from perception.layout import read_layout
 from perception.model import BUNDLED_MODEL, Model, load
@@ -124,14 +124,6 @@ def merged(labels: BoxLabels) -> BoxLabels:
         elif any(members & group for group in GROUPS.values()):
             sets[category] = frozenset()
     return BoxLabels(sets, labels.exhaustive, labels.classes)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR. Raises ValueError if it can't be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"can't read the image {path}; run the dataset's prepare.py again")
-    return np.asarray(image)
 
 
 def compare(detectors: Sequence[Detector], folder: Path, split: str, limit: int | None) -> dict[str, Any]:

@@ -108,9 +108,9 @@ def profile(config: ProfileConfig) -> tuple[list[dict[str, Any]], float]:
     """Every node: op, name, stage, ms, gflop; and the median ms of a whole run."""
     hw = Engine(config.model, "cpu").input_hw
     images = frames_for(config.images, hw)
-    stages = stage_by_tensor(onnx.load(config.model, load_external_data=False))
-    graph = onnx.load(config.model, load_external_data=False).graph
-    by_node = {node.name: stages[node.output[0]] for node in graph.node if node.output[0] in stages}
+    model = onnx.load(config.model, load_external_data=False)
+    stages = stage_by_tensor(model)
+    by_node = {node.name: stages[node.output[0]] for node in model.graph.node if node.output[0] in stages}
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = config.threads

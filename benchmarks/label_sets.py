@@ -14,10 +14,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
-from study import figures, trained
-
+from benchmarks.machine import markdown
+from benchmarks.study import figures, trained
 from perception.cli import run
 from perception.training.checkpoint import revision
 
@@ -75,11 +76,11 @@ def body(config: LabelSetsConfig) -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, list[float]]]) -> str:
     """Markdown: a row a figure, the mean over seeds, and the difference that sharing makes."""
-    lines = ["| dataset: figure | alone | together | difference |", "|---|---:|---:|---:|"]
+    lines = []
     for name, row in results.items():
-        alone, joint = (sum(row[key]) / len(row[key]) for key in ("alone", JOINT))
-        lines.append(f"| {name} | {alone:.1f} | {joint:.1f} | {joint - alone:+.1f} |")
-    return "\n".join(lines)
+        alone, joint = mean(row["alone"]), mean(row[JOINT])
+        lines.append([name, f"{alone:.1f}", f"{joint:.1f}", f"{joint - alone:+.1f}"])
+    return markdown(("dataset: figure", "alone", "together", "difference"), lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -97,7 +97,7 @@ class Candidate:
     name: str
     engine: Any
     batch: int = 1
-    work: Work | None = None  # what one run of the file is
+    work: Work | None = None  # what one call of the file is, with all frames of its batch
     samples: dict[str, list[float]] = field(default_factory=dict)  # stage -> ms of every run
     rounds: dict[str, list[float]] = field(default_factory=dict)  # stage -> median ms of every round
     scenarios: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -150,6 +150,11 @@ class Candidate:
             mine = [spent[stage] for spent in found]
             self.samples.setdefault(stage, []).extend(mine)
             self.rounds.setdefault(stage, []).append(median(mine))
+
+    def of_roof(self, stick: Yardsticks) -> dict[str, float]:
+        """How near the median call is to the roofline; `work` and a call are both those of the whole batch."""
+        assert self.work is not None
+        return stick.fraction(self.work, summary(self.samples["inference"])["p50"])
 
     def query(self, frames: Sequence[np.ndarray]) -> Callable[[Sequence[int]], object]:
         """What the scenarios ask: frames by number -> results, in as few calls as the batch allows."""
@@ -281,8 +286,7 @@ def body(config: LatencyConfig) -> dict[str, Any]:
         stages = {stage: summary(samples) for stage, samples in candidate.samples.items()}
         facts |= {"ms": stages, "scenarios": candidate.scenarios}
         if candidate.engine.provider == "cpu" and candidate.work:
-            ms = stages["inference"]["p50"] / candidate.batch
-            facts["roofline"] = sticks[facts["threads"]].fraction(candidate.work, ms)
+            facts["roofline"] = candidate.of_roof(sticks[facts["threads"]])
     print(tables(about))
     asked = {name: getattr(config, name) for name in ("runs", "seconds", "rounds", "warmup", "queries", "rate")}
     asked |= {"source": source, "frame_hw": list(frames[0].shape[:2]), "frames": len(frames)}

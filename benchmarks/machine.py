@@ -30,7 +30,10 @@ from typing import Any
 
 from perception.revision import revision
 
-__all__ = ["Watch", "cpu_seconds", "machine", "markdown", "peak_mb", "reset_peak", "resident_mb", "result", "row"]
+__all__ = [
+    "Watch", "cpu_seconds", "machine", "markdown", "peak_mb", "reset_peak", "resident_mb", "result", "row",
+    "usable_cores",
+]  # fmt: skip
 
 SCHEMA = 1
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime-gpu", "onnxruntime", "av", "scipy", "torch", "timm")
@@ -49,15 +52,18 @@ def machine() -> dict[str, Any]:
         "cpu": next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "")
         or platform.processor(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "vector_units": [
-            flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags
-        ],
+        "usable_cores": usable_cores(),
+        "vector_units": [flag for flag in VECTOR_UNITS if flag in flags],
         "virtual": "hypervisor" in flags,
         "memory_gb": round(int(memory["MemTotal"]) / 1e6, 1) if "MemTotal" in memory else None,
         "gpus": names,
         "system": platform.platform(),
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

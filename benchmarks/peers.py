@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import Watch, cpu_seconds, markdown, peak_mb, result, row
+from benchmarks.machine import Watch, cpu_seconds, markdown, peak_mb, result, row, usable_cores
 from benchmarks.peer_environment import environment, installed
 from benchmarks.peer_list import ENVIRONMENTS, SHARED, SYSTEMS, Peer
 from benchmarks.roofline import Yardsticks
@@ -180,9 +180,7 @@ def start(config: PeersConfig, common: Mapping[str, Any]) -> tuple[dict[str, Wor
             facts["input"] = workers[name].about
             if peer.environment:
                 facts["versions"] = installed(python, (*SHARED, *ENVIRONMENTS[peer.environment]))
-        except WorkerError as error:
-            facts["failed"] = str(error)
-        except ValueError as error:  # pip's words
+        except ValueError as error:  # a WorkerError, or pip's words
             facts["failed"] = str(error)
         print(f"{name}: {facts.get('failed') or facts['input']}", flush=True)
     if not workers:
@@ -279,7 +277,7 @@ def table(about: Mapping[str, Mapping[str, Any]], rows: Mapping[str, Sequence[fl
 def body(config: PeersConfig) -> dict[str, Any]:
     """Make the environments, start the systems, measure in turns, print the table."""
     video = config.source or demo_source()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     threads = min(config.threads or cores, cores)
     with tempfile.TemporaryDirectory() as folder:
         with open_source(video) as source:

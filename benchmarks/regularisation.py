@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study import figures, trained
-
+from benchmarks.machine import markdown
+from benchmarks.study import figures, trained
 from perception import soup
 from perception.cli import run
 from perception.training.checkpoint import revision
@@ -81,15 +81,12 @@ def body(config: RegularisationConfig) -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, list[float]]]) -> str:
     """Markdown: a row a variant, mean and standard deviation over seeds of each figure."""
-    variants = list(next(iter(results.values())))
-    lines = ["| variant | " + " | ".join(results) + " |", "|---|" + "---:|" * len(results)]
-    for variant in variants:
-        cells = []
-        for rows in results.values():
-            values = rows[variant]
-            cells.append(f"{mean(values):.1f}" + (f" +- {stdev(values):.1f}" if len(values) > 1 else ""))
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines = []
+    for variant in next(iter(results.values())):
+        found = [rows[variant] for rows in results.values()]
+        spreads = [f" +- {stdev(values):.1f}" if len(values) > 1 else "" for values in found]
+        lines.append([variant, *(f"{mean(v):.1f}{spread}" for v, spread in zip(found, spreads, strict=True))])
+    return markdown(("variant", *results), lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,6 +25,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+from benchmarks.machine import usable_cores
+
 __all__ = ["Work", "Yardsticks"]
 
 CONVS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}  # operator -> which input is the weight
@@ -115,7 +117,7 @@ class Yardsticks:
         dice = np.random.default_rng(0)
         self._feed = {name: dice.standard_normal((SIDE, SIDE)).astype(np.float32) for name in "ab"}
         self._block = np.ones(BLOCK, np.uint8), np.empty(BLOCK, np.uint8)
-        self._workers = threads or _cores()
+        self._workers = threads or usable_cores()
         self.product_ms: list[float] = []  # one a round
         self.copy_ms: list[float] = []
 
@@ -159,9 +161,3 @@ class Yardsticks:
             "of_roof": round(reached / roof, 4) if roof else 0.0,
             "of_product": round(reached / self.flops_a_second, 4),
         }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

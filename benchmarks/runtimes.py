@@ -10,7 +10,6 @@ and in bfloat16, which it takes by itself where the CPU can. What is missing her
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 import tyro
 
 from benchmarks.graph_profile import frames_for
-from benchmarks.machine import Watch, cpu_seconds, markdown, peak_mb, result, row
+from benchmarks.machine import Watch, cpu_seconds, markdown, peak_mb, result, row, usable_cores
 from benchmarks.peers import Worker, WorkerError
 from benchmarks.roofline import Yardsticks
 from perception.cli import run
@@ -145,7 +144,7 @@ def table(rows: Mapping[str, Sequence[float]], about: Mapping[str, Mapping[str, 
 
 def body(config: RuntimesConfig) -> dict[str, Any]:
     """Start the processes, measure in turns, print the table."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     threads = min(config.threads or cores, cores)
     images = frames_for(config.images, Engine(config.model, "cpu").input_hw)
     with tempfile.TemporaryDirectory() as name:

@@ -25,9 +25,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from study import cached, figures, trained
-
+from benchmarks.machine import markdown
+from benchmarks.study import cached, figures, trained
 from perception.cli import run
+from perception.jsonfile import write_json
 from perception.training.checkpoint import revision
 
 RESULT = Path(__file__).parent / "results" / "ssl_study.json"
@@ -124,8 +125,6 @@ def probed(config: SslStudyConfig, arm: str, encoder: Path | None, entry: str) -
         encoder=str(encoder) if encoder else "random", data=Path(folder), split=split, vit=config.vit, hw=config.hw
     )
 
-    config.out.mkdir(parents=True, exist_ok=True)
-
     def measure() -> dict[str, Any]:
         return {name: round(100 * figures["mIoU"], 2) for name, figures in probe.body(options)["probes"].items()}
 
@@ -158,7 +157,6 @@ def finetuned(
         print(f"{name}: mIoU {miou:.1f} ({time.perf_counter() - begin:.0f} s)", flush=True)
         return {"mIoU": miou, "cpu_hours": round(seconds / 3600, 3)}
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = {"arm": arm, "data": Path(folder).name, "split": split, "share": share, "seed": seed, "detail": detail}
     about["steps"] = config.steps
     return about | cached(path.with_suffix(".json"), measure)
@@ -194,7 +192,7 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
         for entry in config.data if config.probe else ():
             found = probed(config, arm, encoders[arm], entry)
             stored.setdefault("probes", {}).setdefault(entry.replace(":", " ").split("/")[-1], {})[arm] = found
-        save(config.result, stored)
+        write_json(config.result, stored)
     for wanted in config.plan:
         number, share, seeds, detail = wanted.split(":")
         for seed in range(int(seeds)):
@@ -203,7 +201,7 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
                 row = finetuned(config, arm, encoders[arm], entry, float(share), seed, detail == "detail")
                 rows = [r for r in stored.setdefault("runs", []) if key(r) != key(row)]
                 stored["runs"] = [*rows, row]
-                save(config.result, stored)
+                write_json(config.result, stored)
     return report(stored)
 
 
@@ -212,41 +210,29 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("arm", "data", "split", "share", "seed", "detail", "steps"))
 
 
-def save(path: Path, stored: dict[str, Any]) -> None:
-    """Write the results beside their place, then rename."""
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(stored, indent=1))
-    draft.replace(path)
-
-
 def report(stored: dict[str, Any]) -> dict[str, Any]:
     """Print the tables, draw the plot, and return all of it."""
-    from ssl_plot import draw, equal_labels
+    from benchmarks.ssl_plot import draw, equal_labels
 
-    print("\n".join([*pretraining_table(stored), "", *finetuning_table(stored)]))
+    print(f"{pretraining_table(stored)}\n\n{finetuning_table(stored)}")
     for line in equal_labels(stored):
         print(line)
     draw(stored, PLOT)
     return stored
 
 
-def pretraining_table(stored: dict[str, Any]) -> list[str]:
-    """Markdown: a row an arm, its cost and its probes."""
-    columns = [f"{data}: {probe}" for data, arms in stored["probes"].items() for probe in next(iter(arms.values()))]
-    lines = [
-        "| init | steps | hours | images/s | " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * (3 + len(columns)),
-    ]
+def pretraining_table(stored: dict[str, Any]) -> str:
+    """Markdown: a row an arm, its cost and its probes; an arm that was not probed on a dataset has no figure there."""
+    probes = [(data, probe) for data, arms in stored.get("probes", {}).items() for probe in next(iter(arms.values()))]
+    lines = []
     for arm, cost in stored["pretraining"].items():
-        values = [f"{value:.1f}" for arms in stored["probes"].values() for value in arms.get(arm, {}).values()]
-        lines.append(
-            f"| {arm} | {cost['steps']} | {cost['hours']:.2f} | {cost['images_per_second']:.0f} | "
-            + " | ".join(values) + " |"
-        )  # fmt: skip
-    return lines
+        found = [stored["probes"][data].get(arm, {}).get(probe) for data, probe in probes]
+        cells = [str(cost["steps"]), f"{cost['hours']:.2f}", f"{cost['images_per_second']:.0f}"]
+        lines.append([arm, *cells, *("" if value is None else f"{value:.1f}" for value in found)])
+    return markdown(("init", "steps", "hours", "images/s", *(f"{data}: {probe}" for data, probe in probes)), lines)
 
 
-def finetuning_table(stored: dict[str, Any]) -> list[str]:
+def finetuning_table(stored: dict[str, Any]) -> str:
     """Markdown: a row an arm; mIoU by dataset, detail path, steps and labels, mean and deviation over seeds."""
     groups: dict[tuple[str, bool, int, float], dict[str, list[float]]] = {}
     for row in stored.get("runs", []):
@@ -257,15 +243,15 @@ def finetuning_table(stored: dict[str, Any]) -> list[str]:
         f"{data}, {steps} steps, {100 * share:g} %{', detail path' if detail else ''}"
         for data, detail, steps, share in order
     ]
-    lines = ["| init | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    lines = []
     for arm in stored["pretraining"]:
         cells = []
         for group in order:
             values = groups[group].get(arm, [])
             spread = f" +- {stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.1f}{spread}" if values else "")
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append([arm, *cells])
+    return markdown(("init", *heads), lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

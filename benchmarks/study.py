@@ -12,6 +12,7 @@ from typing import Any
 
 from perception.evaluation.figures import Selection, evaluate
 from perception.evaluation.measure import SCORE_THRESHOLD
+from perception.jsonfile import write_json
 from perception.model import Model
 from perception.training import checkpoint
 
@@ -31,7 +32,7 @@ def trained(run: Path, steps: int, options: Sequence[str]) -> Path:
     else:
         options = [*options, "--loop.steps", str(steps), "--loop.eval-every", "0", "--loop.eval-limit", "1"]
     run.parent.mkdir(parents=True, exist_ok=True)
-    log = run.with_suffix(".log")
+    log = run.with_name(f"{run.name}.log")
     with log.open("a") as file:
         command = [sys.executable, "-m", "perception.train", "--out", str(run), *options]
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
@@ -44,9 +45,7 @@ def trained(run: Path, steps: int, options: Sequence[str]) -> Path:
 def cached(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The JSON in `file`, made and written there if it is not yet."""
     if not file.is_file():
-        draft = file.with_suffix(".part")
-        draft.write_text(json.dumps(make(), indent=1))
-        draft.replace(file)
+        write_json(file, make())
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 

@@ -18,7 +18,6 @@ is the price of being several, for there the processes share what one would have
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -33,9 +32,8 @@ import cv2
 import torch
 from torch import nn
 
-from benchmarks.machine import Watch, markdown, result, row
+from benchmarks.machine import Watch, markdown, result, row, usable_cores
 from benchmarks.roofline import Yardsticks
-from perception.labels import BOX_CLASSES
 from perception.layout import split_weight
 from perception.network.network import Network, NetworkConfig
 from perception.training.augment import AugmentConfig
@@ -43,7 +41,7 @@ from perception.training.balance import Balance
 from perception.training.batch import Batch
 from perception.training.dataset import Mixture, batches
 from perception.training.distributed import ALONE, Processes, run_together
-from perception.training.loop import LoopConfig, losses, precision_for, tasks_of, to_device
+from perception.training.loop import LoopConfig, label_tables, losses, precision_for, tasks_of, to_device
 from perception.training.optim import Ema, parameter_groups
 
 PARTS = ("step", "loader", "training")
@@ -96,9 +94,7 @@ class Step:
         network.pyramid.tokens.fuse_attention(self.device.type == "cuda")
         groups = parameter_groups(network, config.lr, config.weight_decay, config.layer_decay, config.detail_lr)
         self.optimizer, self.ema = torch.optim.AdamW(groups, betas=(0.9, 0.98)), Ema(network, config.ema)
-        heads = network.config.heads.items()
-        self.tables = {head: mixture.tables(head, len(names)).to(self.device) for head, names in heads}
-        self.weights = {head: torch.ones(len(names), device=self.device) for head, names in heads}
+        self.tables, self.weights = label_tables(network, mixture, self.device)
         self.balance = Balance(tasks_of(network), {}, config.balance).to(self.device)
         network.train()
         self.forward = processes.wrap(network)
@@ -143,7 +139,7 @@ def measure(config: ThroughputConfig, mixture: Mixture, step: Step) -> list[dict
         """Images that were not there yet, with new workers."""
         nonlocal used
         start, used = used, used + count
-        return iter(batches(mixture, config.batch_size, len(BOX_CLASSES), start, config.workers, step.processes))
+        return iter(batches(mixture, config.batch_size, start, config.workers, step.processes))
 
     stream = loader(KEPT)
     kept = [next(stream) for _ in range(KEPT)]
@@ -226,8 +222,7 @@ def one_round(config: ThroughputConfig, count: int, threads: int, folder: Path) 
 
 def in_turns(config: ThroughputConfig) -> dict[str, Any]:
     """Every number of processes in every round, nobody always first; the ratios to the first number are paired."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = config.threads or cores
+    threads = config.threads or usable_cores()
     watch, stick = Watch(), Yardsticks(threads)
     rows: dict[str, list[float]] = {}
     ran: dict[str, Any] = {}

@@ -15,7 +15,6 @@ Legend: N = points; H, W = the frame.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -24,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception.jsonfile import from_json, read_json
+from perception.jsonfile import from_json, read_json, write_json
 from perception.structures import require_bgr
 
 __all__ = ["SCHEMA", "Camera"]
@@ -93,11 +92,7 @@ class Camera:
 
     def save(self, path: str | Path) -> None:
         """Write the camera file. Raises OSError if that is not possible."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + ".part")
-        draft.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        draft.replace(target)
+        write_json(Path(path), {"schema": SCHEMA, **asdict(self)})
 
     @property
     def matrix(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""JSON that someone else may have written -> Python values, or one line that says what is wrong with it."""
+"""JSON -> Python values, or one line that says what is wrong with it; and the way back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["from_json", "read_json", "read_object", "shown"]
+__all__ = ["from_json", "read_json", "read_object", "shown", "write_json"]
 
 Kind = TypeVar("Kind")
 LARGEST = 2**63  # no number that is read is greater: more would overflow where it is used
@@ -35,6 +35,14 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, but got a {type(data).__name__}")
     return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON beside its place, in its folder, which is made, and rename it: the file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def from_json(kind: type[Kind], data: Any, where: str) -> Kind:

@@ -80,14 +80,18 @@ def compare(truth: Sequence[Mapping[str, np.ndarray]], other: Sequence[Mapping[s
 
 
 def match(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
-    """(N, 6) boxes of two engines -> smallest IoU of a box with its best partner of the same class, and how many."""
+    """(N, 6) boxes of two engines -> smallest IoU of a box with its best partner of the same class, and how many.
+
+    Boxes of either side need a partner: one that only `b` has is as wrong as one that it lacks. Those of `a` count.
+    """
     lowest = max((float(boxes[:, 4].min()) for boxes in (a, b) if len(boxes)), default=0.0)  # the last of the K best
-    a = a[a[:, 4] > max(BOX_SCORE, lowest + SCORE_TOLERANCE)]
+    least = max(BOX_SCORE, lowest + SCORE_TOLERANCE)
     worst = 1.0
-    for box in a:
-        same = b[(b[:, 5] == box[5]) & (np.abs(b[:, 4] - box[4]) < SCORE_TOLERANCE)]
-        worst = min(worst, float(overlaps(box, same).max(initial=0.0)))
-    return worst, len(a)
+    for ours, theirs in ((a, b), (b, a)):
+        for box in ours[ours[:, 4] > least]:
+            same = theirs[(theirs[:, 5] == box[5]) & (np.abs(theirs[:, 4] - box[4]) < SCORE_TOLERANCE)]
+            worst = min(worst, float(overlaps(box, same).max(initial=0.0)))
+    return worst, int((a[:, 4] > least).sum())
 
 
 def matched_share(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:

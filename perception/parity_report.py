@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -37,6 +36,7 @@ __all__ = ["ParityReportConfig", "main"]
 
 
 OTHERS: tuple[Provider, ...] = ("openvino", "cuda", "tensorrt")  # what else may run the first file
+WARM_UP = 3  # calls of each form that do not count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class ParityReportConfig:
     out: Path
     """Folder for parity.md and parity.json."""
     run: Path | None = None
-    """Run directory that the files were exported from, or an fp32 one of them: torch answers too, with its weights, and
-    the others are compared with that."""
+    """Run directory that the files were exported from, or one of them, fp32: torch answers too, with its weights, and
+    is what the others are compared with."""
     split: str = "val"
     """Which images: train, val or test."""
     limit: int | None = 100
@@ -139,8 +139,8 @@ def pictures(config: ParityReportConfig, hw: tuple[int, int]) -> list[np.ndarray
     made: list[np.ndarray] = []
     for folder in config.data:
         _, samples = read_layout(folder, config.split)
-        for sample in islice(samples, 0, None, max(1, len(samples) // wanted)):
-            made.append(tensor_from_frame(read_image(sample.image), hw)[0])
+        chosen = samples[:: max(1, len(samples) // wanted)][:wanted]  # no dataset takes the place of another
+        made += [tensor_from_frame(read_image(sample.image), hw)[0] for sample in chosen]
     return made[: config.images]
 
 
@@ -161,14 +161,15 @@ def compare_all(forms: Sequence[Form], images: Sequence[np.ndarray]) -> None:
 def time_all(forms: Sequence[Form], images: Sequence[np.ndarray], rounds: int) -> None:
     """Latency in ms of every form in turn, and how many times faster than the first one, call by call."""
     present = [form for form in forms if form.engine is not None]
-    times = np.zeros((len(present), rounds))
-    for turn in range(-3, rounds):  # three to warm up
+    times = np.zeros((len(present), WARM_UP + rounds))
+    for turn in range(WARM_UP + rounds):
         image = images[turn % len(images)][None]
         for i, form in enumerate(present):
             assert form.engine is not None
             start = perf_counter()
             form.engine.run(image)
-            times[i, turn] = 1e3 * (perf_counter() - start)  # the warm-up's places are written again
+            times[i, turn] = 1e3 * (perf_counter() - start)
+    times = times[:, WARM_UP:]
     for form, own in zip(present, times, strict=True):
         form.figures["ms"] = {"p50": float(np.percentile(own, 50)), "p99": float(np.percentile(own, 99))}
         form.figures["speed"] = float(np.median(times[0] / own))

@@ -20,6 +20,7 @@ from perception.imagefile import read_image
 from perception.layout import read_layout
 from perception.model import Model
 from perception.network.tokens import Tokens
+from perception.page import percent
 from perception.pretraining.loop import save_picture
 from perception.pretraining.method import Picture, sheet
 from perception.pretraining.pca import pca_images
@@ -88,7 +89,7 @@ def body(config: ProbeConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     found = probe(tokens, config)
     for name, figures in found.items():
-        print(f"{name}: mIoU {100 * figures['mIoU']:.1f} on {config.data.name} {config.split}")
+        print(f"{name}: mIoU {percent(figures['mIoU'])} on {config.data.name} {config.split}")
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)
         target = config.out / "features.png"

@@ -22,7 +22,6 @@ import tyro
 from torch import Tensor
 
 from perception.cli import run as run_cli
-from perception.labels import BOX_CLASSES
 from perception.layout import split_weight
 from perception.model import model_file
 from perception.network.network import Network
@@ -124,8 +123,7 @@ def body(config: PruneConfig) -> dict[str, Any]:
     folders, shares = zip(*(split_weight(entry) for entry in config.data), strict=True)
     plain = AugmentConfig(magnitude=0.0, crop=0.0, mosaic=0.0)
     mixture = Mixture(list(folders), list(shares), config.images, network.config.hw, plain, config.seed, own)
-    known = len(network.config.box_classes or BOX_CLASSES)
-    seen = list(batches(mixture, config.batch_size, known, 0, 0))
+    seen = list(batches(mixture, config.batch_size, 0, 0))
 
     loss = loss_of(network, mixture)
     before = {"parameters": parameters(network), "loss": mean_loss(loss, seen)}

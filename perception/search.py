@@ -24,16 +24,14 @@ from typing import Any
 
 from perception import train
 from perception.cli import run as run_cli
-from perception.evaluation.figures import Selection, evaluate
-from perception.jsonfile import from_json, read_object
+from perception.jsonfile import from_json, read_object, write_json
 from perception.layout import read_layout, split_weight
-from perception.model import Model
 from perception.train import TrainConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.loop import LoopConfig
 from perception.training.policy import Policy, load_policy, save_policy
-from perception.training.search import SCORE, Evaluation, figures, hold_out, score, search, write_json
+from perception.training.search import SCORE, Evaluation, figures, hold_out, score, search
 
 __all__ = ["SearchConfig", "main"]
 
@@ -69,13 +67,7 @@ def train_once(config: SearchConfig, data: Sequence[str], augment: AugmentConfig
         loop = replace(config.loop, seed=seed)
         changed = {"data": tuple(data), "out": out, "augment": augment, "loop": loop, "resume": False, "json": None}
         options = TrainConfig(**same | changed)
-    if evaluation := train.body(options)["evaluation"]:
-        return dict(evaluation)
-    model = Model(checkpoint.open_run(out))  # killed after its last step
-    select = Selection(limit=config.loop.eval_limit or None, own_space=config.own_labels)
-    folders = [split_weight(entry)[0] for entry in data]
-    results = [evaluate(model, f, select) for f in folders if (f / "images" / "val").is_dir()]
-    return {result["dataset"]: result for result in results}
+    return dict(train.body(options)["evaluation"])
 
 
 def searched(config: SearchConfig, policy: Policy, out: Path) -> AugmentConfig:

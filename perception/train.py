@@ -16,6 +16,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from perception.jsonfile import from_json, read_object
 from perception.labels import BOX_CLASSES, HEADS
@@ -27,7 +28,7 @@ from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
 from perception.training.distributed import ALONE, Processes, run_together
-from perception.training.from_onnx import network_from_onnx, read_file, settle_norms
+from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.loop import LoopConfig, train
 from perception.training.policy import load_policy, save_policy
 
@@ -35,6 +36,7 @@ __all__ = ["TrainConfig", "main"]
 
 ENCODER = Path(__file__).parent / "assets" / "vit-t-drive.safetensors"  # see MODEL_CARD.md
 ENCODER_VIT = "vit_tiny_patch16_224"
+SETTLE_ON = 32  # images that batch norms are measured on after an .onnx file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +84,13 @@ class TrainConfig:
     """Write the final summary as one line of JSON to this file, or - for the last line of standard output."""
 
 
-def network_for(config: TrainConfig, mixture: Mixture) -> NetworkConfig:
-    """The NetworkConfig that the options and, with --own-labels, the dataset ask for."""
-    base = NetworkConfig(
-        hw=config.hw, vit=config.vit, detail=config.detail, drop_path=config.drop_path, blocks=pruned_blocks(config)
-    )
+def network_for(config: TrainConfig, mixture: Mixture, before: NetworkConfig | None) -> NetworkConfig:
+    """The NetworkConfig that the options and, with --own-labels, the dataset ask for.
+
+    `before` is the network to go on from: what perception.prune has left of its ViT stays.
+    """
+    blocks = before.blocks if before and before.vit == config.vit else ()
+    base = NetworkConfig(hw=config.hw, vit=config.vit, detail=config.detail, drop_path=config.drop_path, blocks=blocks)
     if config.own_labels:
         labels = mixture.labels[0]
         boxes = labels.boxes.classes if labels.boxes and "boxes" in config.heads else ()
@@ -109,32 +113,34 @@ def whole_source(config: TrainConfig) -> Path | None:
     return path
 
 
-def pruned_blocks(config: TrainConfig) -> tuple[tuple[int, int], ...]:
-    """What perception.prune left of the ViT in the run, or file, to go on from; () = nothing is missing."""
-    source = config.out if config.resume else whole_source(config)
-    if source is None:
-        return ()
-    of_file = source.suffix == ".onnx"
-    about = read_file(source)[1].config if of_file else checkpoint.read_meta(checkpoint.latest(source))
-    found = checkpoint.network_config(about)
-    return found.blocks if found.vit == config.vit else ()
+def opened(source: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """The (averaged) weights of a run or of an exported file, and the network that they are of."""
+    if source.suffix != ".onnx":
+        return checkpoint.averaged(source)
+    exported = network_from_onnx(source)
+    return exported.state_dict(), exported.config
 
 
-def initial_network(config: TrainConfig, shape: NetworkConfig, mixture: Mixture) -> Network:
+def initial_network(config: TrainConfig, mixture: Mixture) -> Network:
     """A network with the weights that the options name; with --resume the checkpoint replaces them all."""
-    init = bundled_encoder(config) if config.init is None else config.init
-    init = None if init == "random" else init
     whole = whole_source(config)
     if config.resume:
-        network = Network(shape)
-    else:
-        network = Network(shape, config.pretrained, None if whole else init, config.detail_weights)
-        what = "init" if whole else "init of the ViT"
-        print(f"{what}: {init or ('the hub' if config.pretrained else 'random')}")
-    if whole is not None and not config.resume:
-        new = start_from(network, whole, mixture)
-        if new:
+        saved = checkpoint.network_config(checkpoint.read_meta(checkpoint.latest(config.out)))
+        network = Network(network_for(config, mixture, saved))
+    elif whole is not None:
+        state, before = opened(whole)
+        network = Network(network_for(config, mixture, before), config.pretrained, None, config.detail_weights)
+        print(f"init: {whole}")
+        if new := checkpoint.adopt(network, state, before):
             print(f"{len(new)} weights are new, the first is {new[0]}")
+        if whole.suffix == ".onnx":
+            images = [mixture[n].image for n in range(min(SETTLE_ON, len(mixture)))]
+            settle_norms(network, torch.from_numpy(np.stack(images)))
+    else:
+        init = bundled_encoder(config) if config.init is None else config.init
+        vit = None if init == "random" else init
+        network = Network(network_for(config, mixture, None), config.pretrained, vit, config.detail_weights)
+        print(f"init of the ViT: {vit or ('the hub' if config.pretrained else 'random')}")
     detail = network.pyramid.detail
     if detail is not None and config.freeze_details != "none" and (config.pretrained or config.detail_weights or whole):
         detail.freeze(all_stages=config.freeze_details == "all")
@@ -146,20 +152,6 @@ def bundled_encoder(config: TrainConfig) -> str | None:
     """The pretrained ViT that comes with this package, if it is of the kind to train and nothing else is asked."""
     fits = config.vit == ENCODER_VIT and not config.pretrained and ENCODER.is_file()
     return str(ENCODER) if fits else None
-
-
-SETTLE_ON = 32  # images that batch norms are measured on after an .onnx file
-
-
-def start_from(network: Network, source: Path, mixture: Mixture) -> list[str]:
-    """Load a run directory or an exported file into `network`. Returns what did not fit and stays new."""
-    if source.suffix != ".onnx":
-        return checkpoint.init_from(network, source)
-    exported = network_from_onnx(source)
-    images = np.stack([mixture[n].image for n in range(min(SETTLE_ON, len(mixture)))])
-    new = checkpoint.adopt(network, exported.state_dict(), exported.config)
-    settle_norms(network, torch.from_numpy(images))
-    return new
 
 
 def tasks_with_labels(network: Network, mixture: Mixture) -> tuple[list[str], list[str]]:
@@ -210,7 +202,7 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
         config.own_labels,
         config.share,
     )
-    network = initial_network(config, network_for(config, mixture), mixture)
+    network = initial_network(config, mixture)
     if processes.main and not config.resume:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))

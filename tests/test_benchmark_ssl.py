@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import ssl_plot
-import ssl_study
+from benchmarks import ssl_plot, ssl_study, study
 
 
 def row(arm: str, share: float, miou: float, seed: int = 0, detail: bool = False, steps: int = 300) -> dict[str, Any]:
@@ -54,14 +51,22 @@ def test_how_many_labels_are_worth_as_much() -> None:
 
 
 def test_tables_have_a_row_an_arm() -> None:
-    lines = ssl_study.finetuning_table(STORED)
+    lines = ssl_study.finetuning_table(STORED).splitlines()
     assert lines[0] == (
         "| init | town val, 300 steps, 10 % | town val, 300 steps, 50 % | town val, 300 steps, 100 % "
         "| town val, 900 steps, 10 % | town val, 300 steps, 100 %, detail path |"
     )
     assert lines[2] == "| random | 22.0 +- 2.8 | 30.0 | 34.0 | 25.0 |  |"
     assert lines[3] == "| distil | 30.0 |  | 40.0 |  | 44.0 |"
-    assert ssl_study.pretraining_table(STORED)[3] == "| distil | 600 | 0.20 | 30 | 20.0 | 19.0 |"
+    assert ssl_study.pretraining_table(STORED).splitlines()[3] == "| distil | 600 | 0.20 | 30 | 20.0 | 19.0 |"
+
+
+def test_an_arm_that_was_not_probed_on_a_dataset_leaves_its_place_empty() -> None:
+    probes = {**STORED["probes"], "village val": {"distil": {"linear": 50.0}}}
+    lines = ssl_study.pretraining_table(STORED | {"probes": probes}).splitlines()
+    assert lines[2].endswith("| 10.0 | 9.0 |  |") and lines[3].endswith("| 20.0 | 19.0 | 50.0 |")
+    probes = {"village val": {"distil": {"linear": 50.0}}, **STORED["probes"]}
+    assert ssl_study.pretraining_table(STORED | {"probes": probes}).splitlines()[2].endswith("|  | 10.0 | 9.0 |")
 
 
 def test_runs_of_different_shares_and_seeds_have_files_of_their_own(tmp_path: Path, monkeypatch: Any) -> None:
@@ -75,6 +80,16 @@ def test_runs_of_different_shares_and_seeds_have_files_of_their_own(tmp_path: Pa
     longer = ssl_study.SslStudyConfig(out=tmp_path, steps=900)
     ssl_study.finetuned(longer, "mae, then distil", None, "town:val", 1.0, 0, False)
     assert len(set(made)) == 13
+
+
+def test_every_run_has_a_log_of_its_own_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done:
+        returncode = 0
+
+    monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: Done())
+    for seed in (0, 1):
+        study.trained(tmp_path / f"depth_0.1_{seed}", 1, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"depth_0.1_0.log", "depth_0.1_1.log"}
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.latency import Candidate, LatencyConfig, measure
+from benchmarks.roofline import Work
 from benchmarks.timing import arrive, budgeted, multi_stream, offline, ready, server, single_stream, summary, timed
 from perception.engine import Metadata
 
@@ -71,6 +72,16 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
         self.time += seconds
+
+
+def test_a_call_is_held_against_the_work_of_its_whole_batch() -> None:
+    class Stick:
+        def fraction(self, work: object, ms: float) -> float:
+            return ms
+
+    candidate = Candidate("four at once", Sleeper(0.0), batch=4, work=Work(1e9, 1e6, 0, {}, 0))
+    candidate.samples = {"inference": [7.0, 8.0, 9.0]}
+    assert candidate.of_roof(Stick()) == 8.0  # type: ignore[arg-type, comparison-overlap]
 
 
 @pytest.mark.parametrize("kind", [Sleeper, Background])

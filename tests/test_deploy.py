@@ -313,6 +313,7 @@ def test_gpu_check_names_only_options_that_exist() -> None:
         source = ROOT / (f"{script[3:].replace('.', '/')}.py" if script.startswith("-m ") else script)
         assert source.is_file(), source
     calls = re.findall(r'"\$python" (?:-m )?([\w./]+)([^\n]*)', text)
+    assert any("--" in rest for _, rest in calls), "no command is found any more"
     for script, rest in calls:
         source = ROOT / (script if script.endswith(".py") else f"{script.replace('.', '/')}.py")
         for option in re.findall(r"--([a-z-]+)", rest):

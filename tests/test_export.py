@@ -233,7 +233,15 @@ def test_the_way_back_to_a_network_that_can_be_trained(exported: Path, images: P
 
     require_same_answers()
     many = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, *HW, 3)).astype(np.uint8))
+    shared = network.boxes.one_to_many.classify[0][0][1]  # a batch norm that three levels share
+    levels: list[torch.Tensor] = []
+    hook = shared.register_forward_pre_hook(lambda _, inputs: levels.append(inputs[0].mean((0, 2, 3))))
+    with torch.no_grad():
+        network.eval()(many)
+    hook.remove()
     settle_norms(network, many)
+    assert len(levels) == 3
+    torch.testing.assert_close(shared.running_mean, torch.stack(levels).mean(0), atol=1e-4, rtol=1e-3)
     require_same_answers()
     with torch.no_grad():  # in training mode, batch statistics now stand for what was folded away
         trained = network.train()(many).masks["scene"]

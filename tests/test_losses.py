@@ -126,6 +126,16 @@ def test_assignment_against_brute_force(top_k: int) -> None:
             assert float(score[b, a]) == pytest.approx(expected, abs=1e-4)
 
 
+def test_assignment_is_that_of_float32_under_autocast() -> None:
+    raw = raw_boxes()
+    boxes = torch.tensor([[[3.0, 3, 30, 30], [20, 10, 60, 40]], [[40, 20, 44, 23], [0, 0, 0, 0]]])
+    members = torch.tensor([[[1, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 0]]]).bool()
+    expected = assign(raw, boxes, members, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = assign(raw, boxes, members, 4)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_no_boxes_at_all_is_an_ordinary_batch() -> None:
     raw = raw_boxes()
     none = BoxTargets(torch.zeros(2, 1, 4), torch.zeros(2, 1, 3).bool(), torch.ones(2, 3).bool(), torch.zeros(2, 0, 4))

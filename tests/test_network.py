@@ -15,6 +15,7 @@ from perception.network.features import DetailPath
 from perception.network.masks import class_map
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import Tokens, fit_position_embedding
+from perception.training.checkpoint import POSITION, adopt
 
 SMALL = NetworkConfig(hw=(64, 96), width=16)
 
@@ -103,9 +104,20 @@ def test_impossible_networks_are_refused(config: dict[str, object], words: str) 
         NetworkConfig(**config)  # type: ignore[arg-type]
 
 
-def test_a_model_that_is_no_plain_vit_is_refused() -> None:
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
+def test_a_model_that_is_no_plain_vit_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not a plain Vision Transformer"):
-        Tokens("resnet18", (64, 96))
+        Tokens(name, (64, 96))
+
+
+def test_what_another_vit_has_in_common_is_taken_and_the_rest_stays_new() -> None:
+    torch.manual_seed(1)
+    other = Network(NetworkConfig(hw=(224, 224), width=16, vit="vit_small_patch14_dinov2"))
+    fresh = Network(SMALL)
+    new = adopt(fresh, other.state_dict(), other.config)  # another width, and another grid of patches
+    assert POSITION in new and "pyramid.tokens.vit.blocks.0.mlp.fc1.weight" in new
+    assert "masks.drive.1.weight" not in new
+    assert torch.equal(fresh.masks["drive"][1].weight, other.masks["drive"][1].weight)
 
 
 def test_without_internet_the_other_ways_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +133,11 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="does not fit"):
         Tokens("vit_tiny_patch16_224", (64, 96)).load_timm(tmp_path / "other.safetensors")
+    tokens = Tokens("vit_tiny_patch16_224", (64, 96))
+    state = tokens.timm_state()
+    save_file({**state, "pos_embed": state["pos_embed"][:, 1:-1].contiguous()}, tmp_path / "few.safetensors")
+    with pytest.raises(ValueError, match=r"few.safetensors does not fit.*pos_embed \(1, 195, 192\)"):
+        tokens.load_timm(tmp_path / "few.safetensors")
     with pytest.raises(ValueError, match="does not fit"):
         DetailPath("tf_efficientnet_lite0", weights=tmp_path / "other.safetensors")
     with pytest.raises(FileNotFoundError, match="no weight file"):

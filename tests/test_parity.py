@@ -40,6 +40,7 @@ def test_rounding_is_accepted() -> None:
         (outputs([[10, 10, 50, 40, 0.8, 3]]), "IoU 0.0"),
         (outputs([[10, 10, 50, 40, 0.6, 2]]), "IoU 0.0"),
         (outputs([[0, 0, 1, 1, 0.0, 0]]), "IoU 0.0"),
+        (outputs([BOX, [60, 10, 80, 30, 0.7, 2]]), "IoU 0.0"),  # one that is not in the truth
     ],
 )
 def test_differences_are_refused_by_name(other: dict[str, np.ndarray], words: str) -> None:

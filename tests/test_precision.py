@@ -16,6 +16,8 @@ import torch
 
 from data.synthetic.prepare import main as synthesize
 from perception import export, load, parity_report
+from perception.labels import DRIVE_CLASSES, DatasetLabels, MaskLabels
+from perception.layout import LayoutWriter
 from perception.network.network import Network, NetworkConfig
 from perception.parity import matched_share
 from perception.precision import search
@@ -246,6 +248,31 @@ def test_matched_share() -> None:
     moved = a + np.array([5, 0, 5, 0, 0, 0], np.float32)
     assert matched_share(a, moved) == (0.0, 4)
     assert matched_share(a[:0], a[:0]) == (1.0, 0)
+
+
+def test_a_report_looks_at_every_dataset_alike_and_times_a_single_round(tmp_path: Path) -> None:
+    road = {"drive": MaskLabels("seg", {0: "road"}, {0: frozenset({"drivable"})}, DRIVE_CLASSES)}
+    folders = []
+    for grey, count in ((10, 15), (200, 4)):
+        folders.append(tmp_path / str(grey))
+        with LayoutWriter(folders[-1], DatasetLabels(str(grey), "ours", masks=road)) as writer:
+            for i in range(count):
+                image = np.full((64, 96, 3), grey + i, np.uint8)
+                writer.add("val", f"{i:02d}", image, masks={"seg": np.zeros((64, 96), np.uint8)})
+    config = parity_report.ParityReportConfig(models=(), data=tuple(folders), out=tmp_path / "out", images=8)
+    images = parity_report.pictures(config, (64, 96))
+    assert [int(image.mean()) for image in images] == [10, 13, 16, 19, 200, 201, 202, 203]
+
+    class Counting:
+        calls = 0
+
+        def run(self, tensor: np.ndarray) -> dict[str, np.ndarray]:
+            self.calls += 1
+            return {}
+
+    form = parity_report.Form("counting", Counting())  # type: ignore[arg-type]
+    parity_report.time_all([form], images, 1)
+    assert form.figures["speed"] == 1.0 and form.engine.calls == parity_report.WARM_UP + 1  # type: ignore[union-attr]
 
 
 def test_report(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import Tokens
 from perception.pretrain import main
+from perception.pretraining.mae import Mae
 
 OPTIONS = ("--hw", "32", "64", "--loop.batch-size", "2", "--loop.log-every", "1", "--loop.workers", "0")
 EXACT = ("--loop.precision", "fp32", "--threads", "1")
@@ -72,6 +73,27 @@ def lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_figures_of_a_resumed_run_are_of_the_steps_that_it_took(frames: Path, tmp_path: Path) -> None:
+    """Stopped between two lines of the log, the next line is the mean of what came after."""
+    assert pretrain("mae", frames, tmp_path / "whole", 4) == 0
+    assert pretrain("mae", frames, tmp_path / "cut", 3, "", "--loop.log-every", "4") == 0
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    config["loop"]["steps"] = 4
+    (tmp_path / "cut" / "config.json").write_text(json.dumps(config))
+    assert main(["--out", str(tmp_path / "cut"), "--resume"]) == 0
+    (line,) = lines(tmp_path / "cut")
+    assert line["step"] == 4 and line["pixels"] == lines(tmp_path / "whole")[3]["pixels"]
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Mae, "losses", lambda self, *_: {"pixels": (0 * self.blank.sum()).sqrt()})  # 0, but steep
+    assert pretrain("mae", frames, tmp_path / "run", 1) == 2
+    assert "step 0: the loss is 0 and the norm of its gradient nan" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("step_*"))
+
+
 def test_stock_timm_loads_the_encoder_strictly_and_train_starts_from_it(frames: Path, tmp_path: Path) -> None:
     assert pretrain("mae", frames, tmp_path / "run", 1) == 0
     encoder = tmp_path / "run" / "encoder.safetensors"
@@ -114,7 +136,9 @@ def test_bad_input_gets_one_line(frames: Path, tmp_path: Path, capsys: pytest.Ca
         (["--images", str(frames), "--out", str(tmp_path / "c"), "--hw", "32", "64"], "--distil.teachers: name"),
         (["--out", str(tmp_path / "d"), "--resume"], "holds no checkpoint"),
         (["--images", str(frames), "--out", str(tmp_path / "e"), "--hw", "30", "64"], "not a multiple of the patch"),
-    ):
+        (["--images", str(frames), "--out", str(tmp_path / "f"), "--hw", "32", "64", "--method", "colour",
+          "--colour.cells", "3"], "--colour.cells must divide the patch of 16"),
+    ):  # fmt: skip
         assert main(arguments) == 2
         said = capsys.readouterr().err.strip()
         assert message in said and "\n" not in said

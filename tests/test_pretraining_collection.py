@@ -70,6 +70,17 @@ def test_a_video_gives_frames_by_time_and_at_once_where_the_scene_changes(tmp_pa
     assert np.abs(cv2.imread(str(found.files[1])).astype(int) - street(2)).mean() < 12
 
 
+def test_videos_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    videos = []
+    for seed, drive in enumerate(("monday", "tuesday")):
+        (tmp_path / drive).mkdir()
+        videos.append(str(save_video(tmp_path / drive / "front.mp4", [street(seed)] * 3)))
+    found = collect(videos, HW, tmp_path / "run" / "frames")
+    assert len(set(found.files)) == len(found.files) == 2
+    for seed, path in enumerate(found.files):
+        assert np.abs(cv2.imread(str(path)).astype(int) - street(seed)).mean() < 12
+
+
 def test_one_image_is_not_enough(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), street(0))
     with pytest.raises(ValueError, match="expected at least 2 different frames, but found 1"):

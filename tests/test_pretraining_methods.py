@@ -109,6 +109,14 @@ def test_lessons_are_standardised_and_kept(files: list[Path], cnn: Path, tmp_pat
     assert len(list(tmp_path.glob("*.f16"))) == 2
 
 
+def test_lessons_of_other_frames_are_another_file_whatever_the_teachers_name(
+    files: list[Path], cnn: Path, tmp_path: Path
+) -> None:
+    spec = f"test_efficientnet.r160_in1k={cnn}"  # NAME.TAG, as timm calls its weights
+    assert len(taught(spec, files, (4, 6), tmp_path, CPU).grids) == 4
+    assert len(taught(spec, files[:3], (4, 6), tmp_path, CPU).grids) == 3
+
+
 def test_a_vit_teaches_too(files: list[Path], tmp_path: Path) -> None:
     torch.manual_seed(0)
     vit = timm.create_model("test_vit", num_classes=0)

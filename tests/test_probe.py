@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from perception.network.tokens import Tokens
 from perception.pretraining.pca import pca_images
 from perception.probe import main
 from perception.probing.attention import attention
-from perception.probing.bank import Bank
+from perception.probing.bank import Bank, fill_bank
 from perception.probing.probes import linear_probe, neighbour_probe
 
 HW = (64, 96)
@@ -58,6 +59,16 @@ def test_what_they_do_not_say_is_not(learn: object) -> None:
     assert (middles(answer) == classes).float().mean() < 0.55
 
 
+def test_images_without_a_label_are_no_part_of_a_batch() -> None:
+    bank, classes = bank_of(True)
+    bank.labels[2:] = 255
+    answer = linear_probe(bank, HW)(bank.features)
+    assert (middles(answer) == classes)[1].float().mean() > 0.9
+    bank.labels[:] = 255
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        linear_probe(bank, HW)
+
+
 def test_attention_adds_up() -> None:
     torch.manual_seed(0)
     tokens = Tokens("vit_tiny_patch16_224", HW).eval()
@@ -83,8 +94,32 @@ def test_the_command_reads_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["probes"]["linear"]["mIoU"] > 0.8
     assert found["probes"]["knn"]["mIoU"] > 0.7
+    for mask in (folder / "masks" / "labels" / "val").iterdir():
+        cv2.imwrite(str(mask), np.full(HW, 255, np.uint8))
+    assert main(["random", *options]) == 0 and "linear: mIoU - on halves val" in capsys.readouterr().out
     assert main([str(tmp_path / "no.safetensors"), *options]) == 2
     assert "no weight file" in capsys.readouterr().err
+
+
+def test_labels_lie_on_the_patches_whatever_their_size(tmp_path: Path) -> None:
+    class Patches(torch.nn.Module):
+        """Features that are all zero, of patches of 14 or 16 pixels."""
+
+        def __init__(self, stride: int) -> None:
+            super().__init__()
+            self.stride, self.grid_hw = stride, (4, 6)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(image), 2, *self.grid_hw)
+
+    folder = two_halves(tmp_path)
+    for stride in (14, 16):  # 4 cells a side do not divide 14
+        bank = fill_bank(Patches(stride), folder, (4 * stride, 6 * stride))  # type: ignore[arg-type]
+        assert bank.labels.shape == (6, 16, 24)
+        for number, labels in enumerate(bank.labels):
+            mask = cv2.imread(str(folder / "masks" / "labels" / "train" / f"{number}.png"), cv2.IMREAD_UNCHANGED)
+            known = labels[:, 12][labels[:, 12] != 255]  # a column; at 56x84 the picture has a grey border
+            assert abs(int((known == 0).sum()) / len(known) - (mask[:, 0] == 0).mean()) < 0.05
 
 
 def two_halves(tmp_path: Path) -> Path:

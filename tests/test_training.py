@@ -10,20 +10,24 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from perception import train
 from perception.labels import DRIVE_CLASSES, SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter
+from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
-from perception.training.batch import Collate
+from perception.training.batch import Batch, Collate
 from perception.training.dataset import Mixture
-from perception.training.optim import Ema, learning_rate, parameter_groups
+from perception.training.loop import LoopConfig, losses
+from perception.training.losses import BoxTargets
+from perception.training.optim import Ema, layer_scale, learning_rate, parameter_groups
 
 LABELS = DatasetLabels(
     name="toy",
@@ -124,12 +128,19 @@ def test_collate_pads_boxes_and_marks_missing_masks(toy: Path) -> None:
         assert int(batch.boxes.members[b].any(-1).sum()) == len(e.boxes)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--drop-path", "0.3"],  # randomness inside the network must be repeated too
+        ["--loop.balance", "uncertainty", "--augment.policy", "driving-2", "--augment.mosaic", "0.5"],
+        ["--own-labels", "--detail", "none", "--loop.workers", "1", "--freeze-vit", "2"],
+    ],
+)
 def test_resume_gives_the_weights_of_an_uninterrupted_run(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: list[str], toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drop = ["--drop-path", "0.3"]  # randomness inside the network must be repeated too
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert train.main(options(toy, whole, 6, *drop)) == 0
+    assert train.main(options(toy, whole, 6, *more)) == 0
 
     save = checkpoint.save
 
@@ -139,12 +150,54 @@ def test_resume_gives_the_weights_of_an_uninterrupted_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_and_stop)
-        assert train.main(options(toy, cut, 6, *drop)) == 130
+        assert train.main(options(toy, cut, 6, *more)) == 130
     assert checkpoint.latest(cut).name == "step_000003"
     assert train.main(["--out", str(cut), "--resume"]) == 0
     for kind in ("network", "ema", "optimizer"):
         a, b = weights(cut, kind), weights(whole, kind)
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b)
+    metas = [checkpoint.read_meta(checkpoint.latest(run)) for run in (cut, whole)]
+    assert metas[0]["balance"] == metas[1]["balance"]
+
+
+def test_what_is_newest_is_told_by_number(tmp_path: Path) -> None:
+    for step in (999_998, 999_999, 1_000_000):  # of these names, the last sorts first
+        checkpoint.save_weights(tmp_path, step, {"a": torch.zeros(1)}, {})
+    (tmp_path / "step_notes").mkdir()
+    assert checkpoint.latest(tmp_path).name == "step_1000000"
+    checkpoint.keep_newest(tmp_path, 2)
+    assert {path.name for path in tmp_path.glob("step_*")} == {"step_999999", "step_1000000", "step_notes"}
+
+
+def test_a_run_that_was_killed_after_its_last_step_is_evaluated(toy: Path, tmp_path: Path) -> None:
+    run, summary = tmp_path / "run", tmp_path / "summary.json"
+    assert train.main(options(toy, run, 1)) == 0
+    (run / "metrics.jsonl").unlink()
+    assert train.main(["--out", str(run), "--resume", "--json", str(summary)]) == 0
+    (line,) = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert line["step"] == 1 and "drive" in line["evaluation"]["toy"]["masks"]
+    assert json.loads(summary.read_text())["evaluation"] == line["evaluation"]
+
+
+def test_a_val_split_without_labels_does_not_end_a_run(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LayoutWriter(tmp_path / "bare", LABELS) as writer:
+        for split, masks in (("train", {"seg": np.zeros((48, 80), np.uint8)}), ("val", {})):
+            writer.add(split, "0", np.full((48, 80, 3), 90, np.uint8), masks=masks)
+    few = options(toy, tmp_path / "run", 1)
+    few.insert(2, str(tmp_path / "bare"))
+    assert train.main([*few, "--json", "-"]) == 0
+    out = capsys.readouterr().out
+    assert "not evaluated" in out and list(json.loads(out.splitlines()[-1])["evaluation"]) == ["toy"]
+
+
+def test_an_average_that_does_not_fit_is_refused(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(options(toy, tmp_path / "run", 1)) == 0
+    file = checkpoint.latest(tmp_path / "run") / "ema.safetensors"
+    save_file(dict(list(load_file(file).items())[1:]), file)
+    assert train.main(["--out", str(tmp_path / "run"), "--resume"]) == 2
+    assert "ema.safetensors does not fit" in capsys.readouterr().err
 
 
 def test_a_killed_run_resumes_to_the_same_weights(toy: Path, tmp_path: Path) -> None:
@@ -186,7 +239,7 @@ def test_a_run_starts_another_at_another_size(toy: Path, tmp_path: Path) -> None
     assert b["pyramid.tokens.vit.pos_embed"].shape == (1, 1 + 6 * 8, 192)
 
 
-def test_frozen_parts_stay_as_they_are_and_learned_task_weights_resume(toy: Path, tmp_path: Path) -> None:
+def test_frozen_parts_stay_as_they_are_and_task_weights_are_learned(toy: Path, tmp_path: Path) -> None:
     assert train.main(options(toy, tmp_path / "start", 1)) == 0
     start = weights(tmp_path / "start", "ema")
     frozen = ["--init", str(tmp_path / "start"), "--freeze-vit", "3", "--freeze-details", "all", "--loop.lr", "1e-2"]
@@ -209,6 +262,28 @@ def test_own_label_space(toy: Path, tmp_path: Path) -> None:
     assert train.main([*options(toy, tmp_path / "own", 2), "--own-labels"]) == 0
     network, _ = checkpoint.load_network(tmp_path / "own")
     assert network.config.box_classes == ("vehicle", "person") and network.config.heads == {"seg": ("road", "sky")}
+    assert train.main([*options(toy, tmp_path / "masks", 1), "--own-labels", "--heads", "scene"]) == 0
+    assert checkpoint.load_network(tmp_path / "masks")[0].boxes is None, "the boxes of the data set are not needed"
+
+
+def test_a_head_that_is_called_scene_need_not_know_our_classes() -> None:
+    torch.manual_seed(0)
+    network = Network(NetworkConfig(hw=(64, 96), width=16, heads={"scene": ("road", "sky")})).train()
+    targets = BoxTargets(
+        torch.zeros(2, 1, 4), torch.zeros(2, 1, 10).bool(), torch.zeros(2, 10).bool(), torch.zeros(2, 0, 4)
+    )
+    masks = torch.zeros(2, 64, 96, dtype=torch.uint8)
+    batch = Batch(torch.zeros(2, 64, 96, 3, dtype=torch.uint8), targets, {"scene": masks}, torch.zeros(2).long())
+    table = torch.zeros(1, 256, 2).bool()
+    table[0, 0, 0] = True
+    parts = losses(network, batch, {"scene": table}, {"scene": torch.ones(2)})
+    assert parts["scene"].min() > 0 and parts["boxes"].abs().max() == 0, "no class is annotated: nothing is ruled out"
+
+
+@pytest.mark.parametrize("wrong", [{"log_every": 0}, {"steps": 0}, {"save_every": -1}, {"ema": 1.5}, {"clip": 0.0}])
+def test_settings_of_the_loop_that_can_not_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"--loop.{next(iter(wrong)).replace('_', '-')}"):
+        LoopConfig(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -253,8 +328,6 @@ def test_learning_rate_warms_up_then_falls_as_a_cosine() -> None:
 
 
 def test_layer_decay_and_weight_decay_groups() -> None:
-    from perception.network.network import Network, NetworkConfig
-
     network = Network(NetworkConfig(hw=(64, 96), width=16))
     groups = parameter_groups(network, 1.0, 0.05, 0.5, 0.1)
     by_name = {name: group for group in groups for name in group["names"]}  # type: ignore[attr-defined]
@@ -263,6 +336,8 @@ def test_layer_decay_and_weight_decay_groups() -> None:
     assert by_name["pyramid.tokens.vit.pos_embed"]["lr"] == 0.5**12
     assert by_name["pyramid.tokens.vit.pos_embed"]["weight_decay"] == 0.0
     assert by_name["pyramid.detail.cnn.conv_stem.weight"]["lr"] == 0.1
+    assert by_name["pyramid.tokens.vit.norm.weight"]["lr"] == 1.0
+    assert layer_scale("pyramid.tokens.vit.norm_pre.weight", 12, 0.5, 0.1) == 0.5**12, "it comes before the blocks"
     assert by_name["masks.scene.1.bias"]["weight_decay"] == 0.0
     assert len(by_name) == sum(1 for _ in network.parameters())
 

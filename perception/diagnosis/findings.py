@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perception.diagnosis.facts import Facts
-from perception.execution.compiled import INSTALL
+from perception.execution.compiled import MISSING
 from perception.execution.faults import known_faults, version_tuple
 from perception.execution.libraries import obstacle
 from perception.execution.providers import LABELS, ORT_NAMES, GpuOptions, Provider
@@ -35,7 +35,7 @@ def works(facts: Facts, provider: str) -> tuple[str, str] | None:
         return f"ONNX Runtime is missing or broken ({facts.broken})", REINSTALL
     if provider == "openvino":
         if "openvino" not in facts.packages:
-            return "it is not installed", INSTALL
+            return MISSING
     elif provider != "cpu":
         found = obstacle(
             provider, facts.available, facts.no_gpu, facts.missing.get(provider),

@@ -26,7 +26,11 @@ from perception.layout import read_layout
 from perception.model import Model
 from perception.structures import Result
 
-__all__ = ["Selection", "evaluate", "plan", "truths"]
+__all__ = ["NothingToCompare", "Selection", "evaluate", "plan", "truths"]
+
+
+class NothingToCompare(ValueError):
+    """A dataset, or the chosen part of it, and a model have no task in common."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +84,8 @@ class MaskMeasure:
 def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     """Read a dataset and compare its tasks with the model's.
 
-    Raises ValueError if they have none in common, if no image of the split is annotated, and for a broken dataset.
+    Raises NothingToCompare if they have none in common or no image of the split is annotated, ValueError for a broken
+    dataset.
     """
     metadata = model.engine.metadata
     labels, samples = read_layout(folder, select.split, select.own_space)
@@ -88,7 +93,7 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     present = (["boxes"] if metadata.box_names else []) + list(metadata.heads)
     common = [task for task in wanted if task in present]
     if not common:
-        raise ValueError(
+        raise NothingToCompare(
             f"{folder} is annotated for {', '.join(wanted) or 'none of our classes'}, "
             f"but the model gives {', '.join(present)}: there is nothing to compare; "
             "train a model with that task or name another dataset"
@@ -96,7 +101,7 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     samples = [s for s in samples if ("boxes" in common and s.boxes is not None) or set(s.masks) & set(common)]
     samples = [s for s in samples if select.only in s.image.name]
     if not samples:
-        raise ValueError(
+        raise NothingToCompare(
             f"{folder}: no image of split {select.split!r} is annotated for {', '.join(common)}"
             + (f" and has {select.only!r} in its name; change --only" if select.only else "; choose another split")
         )

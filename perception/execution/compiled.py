@@ -22,14 +22,15 @@ from weakref import WeakSet
 
 import numpy as np
 
-__all__ = ["INSTALL", "Compiled", "for_auto", "openvino_for_auto", "openvino_obstacle"]
+__all__ = ["INSTALL", "MISSING", "Compiled", "for_auto", "openvino_for_auto", "openvino_obstacle"]
 
 INSTALL = "pip install openvino"
+MISSING = ("it is not installed", INSTALL)  # what is wrong, and what mends it
 
 
 def openvino_obstacle() -> tuple[str, str] | None:
     """(why OpenVINO can not run here, what mends it); None when nothing speaks against it."""
-    return None if find_spec("openvino") else ("it is not installed", INSTALL)
+    return None if find_spec("openvino") else MISSING
 
 
 def for_auto(installed: bool, loaded: Container[str]) -> str | None:

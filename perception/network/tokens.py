@@ -5,6 +5,7 @@ Legend: B = batch, D = width of the transformer, N = tokens, h, w = height and w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Tokens(nn.Module):
                 name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", **more
             )
             patch_h, patch_w = vit.patch_embed.patch_size
+            prefix = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(f"{name} at {hw[0]}x{hw[1]} is not a plain Vision Transformer of timm: {error}") from error
         if hw[0] % patch_h or hw[1] % patch_w:
@@ -72,7 +74,7 @@ class Tokens(nn.Module):
         self.stride: int = patch_h
         self.width: int = vit.embed_dim
         self.normalize = Normalize(vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"])
-        self.prefix = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)  # position embeddings that have no place
+        self.prefix = prefix  # position embeddings that have no place
         self.embed: nn.Module = vit.patch_embed
         vit.patch_embed = nn.Identity()  # so that `inject` fits in between
         self.vit: Any = vit
@@ -117,14 +119,13 @@ class Tokens(nn.Module):
     def load_timm(self, path: str | Path) -> None:
         """Load a state dict of the same timm model at any square size. Raises ValueError where it does not fit."""
         state = read_weights(path)
-        fit_position_embedding(state, "pos_embed", None, self.grid_hw, self.prefix)
         parts: tuple[tuple[str, nn.Module], ...] = (("patch_embed.", self.embed), ("", self.vit))
-        for part, module in parts:
-            wanted = module.state_dict().keys()
-            try:
-                module.load_state_dict({key: state[part + key] for key in wanted})
-            except (KeyError, RuntimeError) as error:
-                raise ValueError(f"{path} does not fit this Vision Transformer: {error}") from None
+        try:
+            fit_position_embedding(state, "pos_embed", None, self.grid_hw, self.prefix)
+            for part, module in parts:
+                module.load_state_dict({key: state[part + key] for key in module.state_dict()})
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} does not fit this Vision Transformer: {error}") from None
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -156,7 +157,14 @@ def fit_position_embedding(
     """Resample the position embedding `state[key]`, if there is one, from one grid of patches to another, in place.
 
     `old_hw` None means a square grid. `prefix` counts the leading embeddings that have no place (the class token).
+    Raises ValueError if it is not (1, prefix + places, D), with as many places as the old grid has.
     """
-    if key in state and old_hw != new_hw:
-        old = list(old_hw) if old_hw else None
-        state[key] = resample_abs_pos_embed(state[key], list(new_hw), old, num_prefix_tokens=prefix)
+    if key not in state or old_hw == new_hw:
+        return
+    shape = tuple(state[key].shape)
+    places = shape[1] - prefix if len(shape) == 3 and shape[0] == 1 else -1
+    old = old_hw or (math.isqrt(max(places, 0)),) * 2
+    if places < 1 or old[0] * old[1] != places:
+        grid = f"a grid of {old_hw[0]}x{old_hw[1]}" if old_hw else "a square grid"
+        raise ValueError(f"{key} {shape} is not that of {grid} and {prefix} tokens without a place")
+    state[key] = resample_abs_pos_embed(state[key], list(new_hw), list(old), num_prefix_tokens=prefix)

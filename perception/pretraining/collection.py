@@ -7,6 +7,7 @@ the scene changes; what is nearly the same as a frame before it is dropped, from
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,8 @@ class Collection:
 def collect(sources: Sequence[str], hw: tuple[int, int], folder: Path, every_s: float = 0.5) -> Collection:
     """All different frames of `sources`: folders (searched to the bottom), image files and video files, in that order.
 
-    Frames of videos are written into `folder`, as JPEG. Files that are broken are counted and left out.
+    Frames of videos are written into `folder`, as JPEG, under the video's name and their time in ms; of videos that
+    have one name, each further one gets a number too. Files that are broken are counted and left out.
     Raises FileNotFoundError for a source that is not there, and ValueError for fewer than 2 usable frames.
     """
     images, videos = _listed(sources)
@@ -68,9 +70,12 @@ def collect(sources: Sequence[str], hw: tuple[int, int], folder: Path, every_s: 
         found.small += height < hw[0] or width < hw[1]
         found.files.append(path)
         prints.append(fingerprint(content, grey))
+    stems: Counter[str] = Counter()
     for video in videos:
+        stems[video.stem] += 1
+        name = f"{video.stem}~{stems[video.stem]}" if stems[video.stem] > 1 else video.stem
         for image, time_s in sampled(video, every_s):
-            target = folder / f"{video.stem}_{round(1000 * time_s):08d}.jpg"
+            target = folder / f"{name}_{round(1000 * time_s):08d}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
             content = encode_image(image, ".jpg")
             target.write_bytes(content)

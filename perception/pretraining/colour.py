@@ -48,6 +48,8 @@ class Colour(Method):
 
     def __init__(self, tokens: Tokens, config: ColourConfig, files: list[Path]) -> None:
         super().__init__()
+        if config.cells < 1 or tokens.stride % config.cells:
+            raise ValueError(f"--colour.cells must divide the patch of {tokens.stride} pixels, but is {config.cells}")
         self.tokens, self.cells = tokens, config.cells
         colours = gamut()
         self.register_buffer("colours", torch.from_numpy(colours))

@@ -21,7 +21,7 @@ from perception.network.tokens import read_weights
 from perception.pretraining.method import Method, sheet
 from perception.pretraining.views import ViewStream, batches
 from perception.training import checkpoint
-from perception.training.loop import precision_for, record
+from perception.training.loop import precision_for, record, require_counts
 from perception.training.optim import learning_rate, parameter_groups
 
 __all__ = ["ENCODER", "SHOWN", "PretrainLoop", "picture_of", "pretrain", "save_picture"]
@@ -47,6 +47,9 @@ class PretrainLoop:
     precision: str = "auto"  # auto, fp32 or bf16
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_counts(self, ("steps", "batch_size", "log_every", "save_every"))
+
 
 def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop, about: Mapping[str, Any]) -> Path:
     """Train `method` up to `config.steps`, from the checkpoint in `run` if there is one. Returns the encoder's file."""
@@ -68,7 +71,7 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
     )  # fmt: skip
     method.train()
     sums: dict[str, float] = {}
-    since = time.perf_counter()
+    summed, since = 0, time.perf_counter()  # steps since the last line: a resumed run may begin between two
     for step, views in enumerate(bar, start):
         views = views.to(device)
         for group in optimizer.param_groups:
@@ -77,24 +80,28 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             parts = method.losses(views, draw)
         loss = torch.stack(list(parts.values())).sum()
-        if not torch.isfinite(loss):
-            raise ValueError(f"step {step}: the loss is {loss.item()}; lower --loop.lr (now {config.lr}) and --resume")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(method.parameters(), config.clip)
+        if not torch.isfinite(loss + norm):  # before the step, which would write it into every weight
+            raise ValueError(
+                f"step {step}: the loss is {loss.item():g} and the norm of its gradient {norm.item():g}; "
+                f"lower --loop.lr (now {config.lr:g}) and --resume"
+            )
         optimizer.step()
 
-        done = step + 1
+        done, summed = step + 1, summed + 1
         for name, value in {**parts, "gradient_norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
         if done % config.log_every == 0:
-            rate = config.log_every * config.batch_size / (time.perf_counter() - since)
-            line = {**sums, "images_per_second": rate, "lr": optimizer.param_groups[0]["lr"]}
+            means = {name: value / summed for name, value in sums.items()}
+            rate = summed * config.batch_size / (time.perf_counter() - since)
+            line = {**means, "images_per_second": rate, "lr": optimizer.param_groups[0]["lr"]}
             for name, value in line.items():
                 board.add_scalar(name, value, done)
             record(run, {"step": done, **{name: round(float(value), 6) for name, value in line.items()}})
-            bar.set_postfix({name: f"{value:.3f}" for name, value in sums.items()})
-            sums, since = {}, time.perf_counter()
+            bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+            sums, summed, since = {}, 0, time.perf_counter()
         if done == config.steps or (config.picture_every and done % config.picture_every == 0):
             picture = picture_of(method, views, config.seed)
             board.add_image("pictures", picture, done, dataformats="HWC")

@@ -25,6 +25,9 @@ from perception.pretraining.views import Views
 __all__ = ["Mae", "MaeConfig", "block_mask", "random_mask"]
 
 
+HEADS = 4  # of attention in the decoder
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaeConfig:
     """What is hidden, and who fills it in."""
@@ -37,6 +40,8 @@ class MaeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.hidden < 1:
             raise ValueError(f"--mae.hidden must be between 0 and 1, but got {self.hidden}")
+        if self.width < 1 or self.width % HEADS:
+            raise ValueError(f"--mae.width must be a multiple of its {HEADS} attention heads, but is {self.width}")
 
 
 class Mae(Method):
@@ -53,7 +58,7 @@ class Mae(Method):
         nn.init.normal_(self.blank, std=0.02)
         self.register_buffer("places", sine_embedding(tokens.grid_hw, config.width), persistent=False)  # (1, N, E)
         self.decoder = nn.Sequential(
-            *(Block(config.width, num_heads=4) for _ in range(config.depth)), nn.LayerNorm(config.width)
+            *(Block(config.width, num_heads=HEADS) for _ in range(config.depth)), nn.LayerNorm(config.width)
         )
         self.pixels = nn.Linear(config.width, 3 * tokens.stride**2)
 

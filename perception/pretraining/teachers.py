@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from perception.imagefile import read_image
-from perception.jsonfile import read_object
+from perception.jsonfile import read_object, write_json
 from perception.network.features import load_cnn
 from perception.network.tokens import Normalize, read_weights
 from perception.pretraining.views import stretched
@@ -130,22 +130,25 @@ def taught(spec: str, files: list[Path], grid_hw: tuple[int, int], folder: Path,
     key.update(json.dumps([SCHEMA, name, grid_hw, [[p.name, p.stat().st_size] for p in files]]).encode())
     for value in teacher.state_dict().values():
         key.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    base = folder / f"{name}-{key.hexdigest()}"
-    if not base.with_suffix(".json").is_file():
-        _write(teacher, files, grid_hw, base, device)
-    index = read_object(base.with_suffix(".json"))
+    stem = f"{name}-{key.hexdigest()}"  # a name may have a dot, NAME.TAG: no place for Path.with_suffix
+    about, kept = folder / f"{stem}.json", folder / f"{stem}.f16"
+    if not about.is_file():
+        _write(teacher, files, grid_hw, about, kept, device)
+    index = read_object(about)
     grids = np.array(index["grids"], np.int64)
     cells = grids.prod(1)
-    features = np.memmap(base.with_suffix(".f16"), np.float16, "r", shape=(int(cells.sum()), index["channels"]))
+    features = np.memmap(kept, np.float16, "r", shape=(int(cells.sum()), index["channels"]))
     first = np.concatenate([[0], np.cumsum(cells)[:-1]])
     return Lessons(name, features, first, grids, torch.tensor(index["mean"]), torch.tensor(index["std"]))
 
 
-def _write(teacher: Teacher, files: list[Path], grid_hw: tuple[int, int], base: Path, device: torch.device) -> None:
-    """Compute BASE.f16, and when it is complete BASE.json."""
-    base.parent.mkdir(parents=True, exist_ok=True)
+def _write(
+    teacher: Teacher, files: list[Path], grid_hw: tuple[int, int], about: Path, kept: Path, device: torch.device
+) -> None:
+    """Compute the file `kept`, and when it is complete, write `about`."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
     grids, total, squares, cells = [], torch.zeros(1), torch.zeros(1), 0
-    draft = base.with_suffix(".part")
+    draft = kept.with_name(f".{kept.name}.part")
     with draft.open("wb") as file, torch.inference_mode():
         for path in tqdm(files, f"lessons of {teacher.name}", unit="frame", disable=None):
             frame = read_image(path)
@@ -158,9 +161,6 @@ def _write(teacher: Teacher, files: list[Path], grid_hw: tuple[int, int], base: 
             grids.append([gh, gw])
     mean = total / cells
     std = (squares / cells - mean.square()).clamp(min=1e-6).sqrt()
-    draft.replace(base.with_suffix(".f16"))
-    index = {"channels": len(mean), "grids": grids, "mean": mean.tolist(), "std": std.tolist()}
-    half = base.with_suffix(".json.part")
-    half.write_text(json.dumps(index))
-    half.replace(base.with_suffix(".json"))
-    print(f"teacher: {teacher.name}, {len(mean)} channels of {len(files)} frames kept in {base}.f16", file=sys.stderr)
+    draft.replace(kept)
+    write_json(about, {"channels": len(mean), "grids": grids, "mean": mean.tolist(), "std": std.tolist()})
+    print(f"teacher: {teacher.name}, {len(mean)} channels of {len(files)} frames kept in {kept}", file=sys.stderr)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -57,14 +58,14 @@ def fill_bank(tokens: Tokens, folder: Path, hw: tuple[int, int], limit: int | No
     samples = [sample for sample in samples if head in sample.masks][:limit]
     if not samples:
         raise ValueError(f"{folder}: no train image has a mask")
-    table = class_of_label(spec)
+    table, (grid_h, grid_w) = class_of_label(spec), tokens.grid_hw
     features, targets = [], []
     for sample in tqdm(samples, "features", unit="image", leave=False, disable=not sys.stderr.isatty()):
         tensor, box = tensor_from_frame(read_image(sample.image), hw)
         mask = mask_model_from_frame(read_ids(sample.masks[head]), box, IGNORE)
         features.append(see(tokens, tensor[None])[0])
-        step = tokens.stride // CELLS
-        targets.append(torch.from_numpy(table[mask[step // 2 :: step, step // 2 :: step]].astype(np.int64)))
+        cells = cv2.resize(mask, (CELLS * grid_w, CELLS * grid_h), interpolation=cv2.INTER_NEAREST_EXACT)  # middles
+        targets.append(torch.from_numpy(table[cells].astype(np.int64)))
     stack = torch.stack(features)
     mean, std = stack.mean((0, 2, 3))[:, None, None], stack.std((0, 2, 3))[:, None, None] + 1e-6
     return Bank((stack - mean) / std, torch.stack(targets), spec.classes, head, mean, std)

@@ -28,7 +28,11 @@ def linear_probe(bank: Bank, hw: tuple[int, int], seed: int = 0) -> Callable[[Te
     """Train a 1x1 convolution on the bank; the result takes (B, D, h, w) to (B, H, W) class ids.
 
     Its logits are enlarged bilinearly before the loss, as they are before the answer. AdamW, cosine to 0.
+    Raises ValueError if no image has a label.
     """
+    labelled = (bank.labels != IGNORE).flatten(1).any(1).nonzero()[:, 0]  # a batch without labels would teach nan
+    if not len(labelled):
+        raise ValueError(f"nothing to learn from: no mask of {bank.head!r} has a label in the train split")
     generator = torch.Generator().manual_seed(seed)
     layer = nn.Conv2d(bank.features.shape[1], len(bank.classes), 1)
     nn.init.zeros_(layer.weight)
@@ -37,7 +41,7 @@ def linear_probe(bank: Bank, hw: tuple[int, int], seed: int = 0) -> Callable[[Te
     optimizer = torch.optim.AdamW(layer.parameters(), LR, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        some = torch.randint(len(bank.features), (BATCH,), generator=generator)
+        some = labelled[torch.randint(len(labelled), (BATCH,), generator=generator)]
         logits = F.interpolate(layer(bank.features[some]), scale_factor=CELLS, mode="bilinear", align_corners=False)
         loss = F.cross_entropy(logits, bank.labels[some], ignore_index=IGNORE)
         optimizer.zero_grad()

@@ -27,7 +27,9 @@ def assign(raw: RawBoxes, boxes: Tensor, members: Tensor, top_k: int) -> tuple[T
     A = raw.logits.shape[1]
     assert boxes.shape[1] >= 1, "pad a batch without boxes"
     real = members.any(-1)  # (B, M)
-    p = -torch.expm1(-torch.einsum("bmc,bac->bma", members.float(), F.softplus(raw.logits)))  # noisy or, (B, M, A)
+    with torch.autocast(raw.logits.device.type, enabled=False):  # bf16 would tie points that float32 tells apart
+        log_absent = torch.einsum("bmc,bac->bma", members.float(), F.softplus(raw.logits))
+    p = -torch.expm1(-log_absent)  # noisy or, (B, M, A)
     iou = pairwise_iou(boxes, raw.boxes)  # (B, M, A)
 
     centre, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2

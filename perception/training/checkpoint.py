@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from perception.revision import revision
 from perception.training.optim import Ema
 
 __all__ = [
-    "TorchEngine", "adopt", "at_size", "fill", "init_from", "keep_newest", "latest", "load_network", "meta_of",
+    "TorchEngine", "adopt", "at_size", "averaged", "fill", "keep_newest", "latest", "load_network", "meta_of",
     "metadata", "network_config", "open_run", "optimizer_state", "read_meta", "restore_optimizer", "resume",
     "revision", "save", "save_weights", "write",
 ]  # fmt: skip
@@ -81,8 +82,14 @@ def write(run: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], meta:
 
 def keep_newest(run: Path, keep: int) -> None:
     """Remove all checkpoints but the `keep` newest."""
-    for old in sorted(run.glob("step_*"))[: -max(1, keep)]:
+    for old in in_order(run)[: -max(1, keep)]:
         shutil.rmtree(old)
+
+
+def in_order(run: Path) -> list[Path]:
+    """The folders RUN/step_N by rising N: names would not do, step_1000000 sorts before step_999999."""
+    numbered = {path: path.name.removeprefix("step_") for path in run.glob("step_*")}
+    return sorted((path for path, n in numbered.items() if n.isdecimal()), key=lambda path: int(numbered[path]))
 
 
 def tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,7 +119,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tens
 
 def latest(run: Path) -> Path:
     """The newest checkpoint of a run. Raises FileNotFoundError if it has none."""
-    found = sorted(p for p in run.glob("step_*") if (p / "meta.json").is_file())
+    found = [path for path in in_order(run) if (path / "meta.json").is_file()]
     if not found:
         raise FileNotFoundError(
             f"{run} holds no checkpoint; expected a run directory of perception.train or perception.pretrain"
@@ -170,15 +177,19 @@ def resume(run: Path, network: Network, ema: Ema, optimizer: torch.optim.Optimiz
         raise ValueError(f"{checkpoint} was trained with another network; expected the options it was started with")
     fill(network, checkpoint / "network.safetensors")
     average = read_weights(checkpoint / "ema.safetensors")
-    ema.state = {name: average[name].to(old.device) for name, old in ema.state.items()}
+    if {name: value.shape for name, value in average.items()} != {n: value.shape for n, value in ema.state.items()}:
+        raise ValueError(
+            f"{checkpoint / 'ema.safetensors'} does not fit the network that meta.json beside it describes"
+        )
+    ema.state = {name: value.to(ema.state[name].device) for name, value in average.items()}
     restore_optimizer(optimizer, read_weights(checkpoint / "optimizer.safetensors"))
     return meta
 
 
-def init_from(network: Network, run: Path) -> list[str]:
-    """Start from a run's averaged weights, at another input size if need be. Returns what did not fit and stays new."""
+def averaged(run: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """The averaged weights in a run's newest checkpoint, and the network that they are of, for `adopt`."""
     checkpoint = latest(run)
-    return adopt(network, read_weights(checkpoint / "ema.safetensors"), network_config(read_meta(checkpoint)))
+    return read_weights(checkpoint / "ema.safetensors"), network_config(read_meta(checkpoint))
 
 
 def fill(module: nn.Module, path: Path) -> None:
@@ -193,7 +204,8 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
     """Load what fits of the weights of another network, whose config this is. Returns what did not and stays new."""
     tokens = network.pyramid.tokens
     old_grid = (config.hw[0] // tokens.stride, config.hw[1] // tokens.stride)
-    fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, tokens.prefix)
+    with suppress(ValueError):  # of a ViT with other patches: it stays new
+        fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, tokens.prefix)
     own = network.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **fitting})

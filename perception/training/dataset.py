@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from perception.imagefile import read_ids
-from perception.labels import HEADS, IGNORE, DatasetLabels
+from perception.labels import BOX_CLASSES, HEADS, IGNORE, DatasetLabels
 from perception.layout import Sample, read_layout
 from perception.tensors import boxes_model_from_frame, mask_model_from_frame, tensor_from_frame
 from perception.training.augment import Augment, AugmentConfig, too_little
@@ -66,6 +66,7 @@ class Mixture(Dataset[Example]):
             self.labels.append(labels)
             self.samples.append(Samples(samples, folder))
         self.heads = tuple(sorted({head for labels in self.labels for head in labels.masks} | set(HEADS)))
+        self.box_classes = next((labels.boxes.classes for labels in self.labels if labels.boxes), BOX_CLASSES)
         self.hw, self.seed, self.own_labels = hw, seed, own_labels
         self.augment = Augment(augment, hw)
         self.smallest_crop = augment.crop_area[0], augment.crop_aspect
@@ -132,7 +133,7 @@ def reduced_mask(mask: np.ndarray, n: int) -> np.ndarray:
 
 
 def batches(
-    mixture: Mixture, batch_size: int, classes: int, start_step: int, workers: int, processes: Processes = ALONE
+    mixture: Mixture, batch_size: int, start_step: int, workers: int, processes: Processes = ALONE
 ) -> DataLoader[Any]:
     """This process's share of the batches of a run from `start_step` on, each `batch_size` samples in all processes."""
     return DataLoader(
@@ -141,7 +142,7 @@ def batches(
         sampler=Share(start_step, len(mixture), batch_size, processes),
         num_workers=workers,
         drop_last=True,
-        collate_fn=Collate(mixture.heads, classes),
+        collate_fn=Collate(mixture.heads, len(mixture.box_classes)),
         worker_init_fn=one_thread,
         persistent_workers=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perception.evaluation.figures import Selection, evaluate
+from perception.evaluation.figures import NothingToCompare, Selection, evaluate
 from perception.evaluation.measure import SCORE_THRESHOLD
 from perception.model import Model
 from perception.network.network import Network
@@ -18,7 +18,8 @@ __all__ = ["evaluate_network"]
 def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, meta: dict[str, Any]) -> dict[str, Any]:
     """{dataset name: figures} of the averaged weights.
 
-    Datasets without a val split, and those that share no task with the network's heads, are left out.
+    Datasets without a val split are left out, and so, with a word, are those whose val split has no label for any of
+    the network's heads.
     """
     averaged = Network(network.config)
     averaged.load_state_dict({name: value.cpu() for name, value in ema.state.items()})
@@ -26,9 +27,9 @@ def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, m
     select = Selection(split="val", limit=limit or None, own_space=mixture.own_labels)
     out = {}
     for folder, labels in zip(mixture.folders, mixture.labels, strict=True):
-        shared = set(labels.masks) & set(network.masks) or (
-            network.boxes is not None and labels.boxes and labels.boxes.has_classes
-        )
-        if shared and (folder / "images" / "val").is_dir():
-            out[labels.name] = evaluate(model, folder, select)
+        if (folder / "images" / "val").is_dir():
+            try:
+                out[labels.name] = evaluate(model, folder, select)
+            except NothingToCompare as error:  # no reason to end a run
+                print(f"not evaluated: {error}")
     return out

@@ -6,6 +6,7 @@ branch that does not answer. This is the way back: whoever has only the file (th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from perception.network.boxes import BranchName
 from perception.network.network import Network
 from perception.training.checkpoint import TorchEngine, network_config, open_run
 
-__all__ = ["network_from_onnx", "open_torch", "read", "read_file", "settle_norms"]
+__all__ = ["network_from_onnx", "open_torch", "read", "settle_norms"]
 
 PREFIX = "network."  # export.Stages holds the network under this name
 BRANCHES = ("boxes.one_to_many.", "boxes.one_to_one.")
@@ -142,13 +143,15 @@ def folded_norms(network: nn.Module) -> Iterator[tuple[str, str]]:
 def settle_norms(network: Network, images: Tensor) -> None:
     """Give every batch norm the statistics of its input over `images` (B, h, w, 3) uint8, and let it answer as before.
 
-    Needed before training, which would otherwise rescale what was folded away.
+    Needed before training, which would otherwise rescale what was folded away. A norm that levels of the pyramid share
+    gets the mean over them, which is what its running average tends to.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    seen: dict[nn.Module, list[Tensor]] = defaultdict(list)  # (2, C) mean and variance of every call
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[module] = (inputs[0].float().mean((0, 2, 3)), inputs[0].float().var((0, 2, 3)))
+        x = inputs[0].float()
+        seen[module].append(torch.stack([x.mean((0, 2, 3)), x.var((0, 2, 3))]))
 
     handles = [norm.register_forward_pre_hook(look) for norm in norms]
     training = network.training
@@ -162,7 +165,7 @@ def settle_norms(network: Network, images: Tensor) -> None:
     for handle in handles:
         handle.remove()
     for norm in norms:
-        mean, var = seen[norm]
+        mean, var = torch.stack(seen[norm]).mean(0)
         old = norm.weight / (norm.running_var + norm.eps).sqrt()  # y = (x - running_mean) * old + bias
         norm.bias.add_((mean - norm.running_mean) * old)
         norm.weight.copy_(old * (var + norm.eps).sqrt())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from perception.evaluation.tables import summary_table
-from perception.labels import BOX_CLASSES, SCENE_CLASSES
+from perception.labels import BOX_CLASSES
 from perception.network.network import Network
 from perception.training import checkpoint
 from perception.training.balance import Balance, gradient_norms, task_weights
@@ -29,7 +30,7 @@ from perception.training.optim import Ema, learning_rate, parameter_groups
 __all__ = ["LoopConfig", "label_tables", "losses", "precision_for", "record", "train"]
 
 CLASS_WEIGHTS = {"lane marking": 3.0}  # thin and rare; every other class weighs 1
-SCENE_OF_BOX = [SCENE_CLASSES.index({"pedestrian": "person"}.get(name, name)) for name in BOX_CLASSES]
+SCENE_OF_BOX = tuple({"pedestrian": "person"}.get(name, name) for name in BOX_CLASSES)
 MAX_BAD_STEPS = 3  # consecutive steps whose loss is not finite, before the run is given up
 
 
@@ -58,6 +59,21 @@ class LoopConfig:
     precision: str = "auto"  # auto, fp32 or bf16
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_counts(self, ("steps", "batch_size", "log_every", "save_every"))
+        if not (0 <= self.ema <= 1 and 0 <= self.label_smoothing <= 1 and self.clip > 0):
+            raise ValueError(
+                "--loop.ema and --loop.label-smoothing must be from 0 to 1 and --loop.clip over 0, but got "
+                f"{self.ema:g}, {self.label_smoothing:g} and {self.clip:g}"
+            )
+
+
+def require_counts(options: object, names: Iterable[str]) -> None:
+    """Raise ValueError for an option of the loop that counts something and is below 1."""
+    for name in names:
+        if (count := getattr(options, name)) < 1:
+            raise ValueError(f"--loop.{name.replace('_', '-')} must be 1 or more, but got {count}")
+
 
 def losses(
     network: Network,
@@ -84,9 +100,10 @@ def losses(
     if raw.boxes:
         branches = raw.boxes
         ruled_out = torch.zeros_like(branches["one_to_one"].logits, dtype=torch.bool)
-        if network.config.box_classes == BOX_CLASSES and "scene" in network.masks:
-            points, as_scene = branches["one_to_one"].points, torch.tensor(SCENE_OF_BOX, device=batch.image.device)
-            table = tables["scene"][batch.dataset]
+        scene = network.config.heads.get("scene", ())  # a dataset's own labels may call a head so too
+        if network.config.box_classes == BOX_CLASSES and set(SCENE_OF_BOX) <= set(scene):
+            points, table = branches["one_to_one"].points, tables["scene"][batch.dataset]
+            as_scene = torch.tensor([scene.index(name) for name in SCENE_OF_BOX], device=batch.image.device)
             ruled_out = ruled_out_by_masks(batch.masks["scene"], table, points, as_scene)
         for name, branch, top_k in (("boxes", "one_to_many", 10), ("boxes_one_to_one", "one_to_one", 1)):
             classify, measure, found = box_loss(branches[branch], batch.boxes, top_k, ruled_out)
@@ -151,14 +168,23 @@ def train(
         balance.restore(state.get("balance", {}))
 
     tables, weights = label_tables(network, mixture, device)
-    known = len(network.config.box_classes or BOX_CLASSES)
-    loader = batches(mixture, config.batch_size, known, start, config.workers, processes)
+    loader = batches(mixture, config.batch_size, start, config.workers, processes)
     meta = {**about, "train": asdict(config) | about.get("train", {})}
     log, board = Log(run, mixture.names), SummaryWriter(str(run)) if processes.main else None
+
+    def judged(board: SummaryWriter, done: int) -> dict[str, Any]:
+        found = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
+        record(run, {"step": done, "evaluation": found})
+        if found:
+            tqdm.write(f"step {done}, averaged weights:\n{summary_table(list(found.values()))}")
+        for name, value in flatten(found).items():
+            board.add_scalar(f"val/{name}", value, done)
+        return found
+
     bar = tqdm(loader, total=config.steps, initial=start, desc="train", unit="step", disable=None)
     network.train()
     forward = processes.wrap(network)
-    bad, best = 0, {}
+    bad = 0
     for step, batch in enumerate(bar, start):
         # Stochastic depth is a function of the step, so a resumed run repeats it; it is another one in each process.
         torch.manual_seed(config.seed + step + 1_000_003 * processes.rank)
@@ -206,18 +232,14 @@ def train(
                     print(f"step {done}/{config.steps}", *map(" ".join, shown.items()), sep=", ", flush=True)
             if done % config.save_every == 0 or done == config.steps:
                 checkpoint.save(run, done, network, ema, optimizer, {**meta, "balance": balance.to_json()}, config.keep)
-            if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-                best = evaluate_network(network, ema, mixture, config.eval_limit, {**meta, "step": done})
-                record(run, {"step": done, "evaluation": best})
-                if best:
-                    bar.write(f"step {done}, averaged weights:\n{summary_table(list(best.values()))}")
-                for name, value in flatten(best).items():
-                    board.add_scalar(f"val/{name}", value, done)
-                network.train()
-    if board is not None:
+            if config.eval_every and done % config.eval_every == 0 and done < config.steps:
+                judged(board, done)
+    last = {}
+    if board is not None:  # also where nothing was left to train: the run may have been killed after its last step
+        last = judged(board, config.steps)
         board.close()
     processes.wait()
-    return {"run": str(run), "step": config.steps, "evaluation": best}
+    return {"run": str(run), "step": config.steps, "evaluation": last}
 
 
 def precision_for(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:

@@ -54,7 +54,7 @@ def layer_scale(name: str, blocks: int, layer_decay: float, detail_lr: float) ->
         return 1.0
     if match := BLOCK.search(name):
         return layer_decay ** (blocks - 1 - int(match[1]))
-    return 1.0 if ".vit.norm" in name else layer_decay**blocks  # patch and position embedding come first
+    return 1.0 if ".vit.norm." in name else layer_decay**blocks  # embeddings, and what norms them, come first
 
 
 class Ema:

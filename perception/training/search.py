@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from perception.jsonfile import write_json
 from perception.layout import read_layout
 from perception.training.policy import OPS, Policy
 
@@ -170,11 +171,3 @@ def link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
     except OSError:
         shutil.copy(source, target)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON beside its place, and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
