@@ -82,6 +82,26 @@ def test_names_as_a_list_and_roboflow_folders(tmp_path):
     assert labels.boxes.exhaustive == {"traffic light"}  # people and bicycles apart are not labelled
 
 
+@pytest.mark.parametrize(
+    ("names", "images", "labels"),
+    [
+        ("classes.txt", "images", "labels"),  # Label Studio
+        ("obj.names", "obj_train_data", "obj_train_data"),  # CVAT, YOLO 1.1
+        ("classes.txt", ".", "."),  # labelImg
+    ],
+)
+def test_a_list_of_names_serves_for_a_data_yaml(tmp_path, names, images, labels):
+    root, out = tmp_path / "s", tmp_path / "out"
+    for name in "ab":
+        photo(root / images / f"{name}.jpg")
+        label(root / labels / f"{name}.txt", "1 0.5 0.5 1 1\n")
+    (root / names).write_text("person\ncar\n")
+    assert main([str(root), str(out), "--val-share", "0.5", "--strict"]) == 0
+    for split, name in (("train", "a"), ("val", "b")):
+        (sample,) = read_layout(out, split)[1]
+        assert sample.image.stem == name and sample.categories == ("car",)
+
+
 def test_lists_of_images(tmp_path, capsys):
     root, out = dataset(tmp_path / "mine"), tmp_path / "out"
     (root / "train.txt").write_text("./images/train/1.jpg\nimages/train/gone.jpg\n")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,29 @@ def test_a_run_starts_another_at_another_size(toy: Path, tmp_path: Path) -> None
     name = "pyramid.tokens.vit.blocks.5.mlp.fc1.weight"
     torch.testing.assert_close(a[name], b[name])
     assert b["pyramid.tokens.vit.pos_embed"].shape == (1, 1 + 6 * 8, 192)
+
+
+def test_classes_are_taken_over_by_their_names(tmp_path: Path) -> None:
+    """Not by their number: ten classes of one's own are no reason to begin with what ten others were."""
+    small = NetworkConfig(
+        hw=(64, 96), detail="none", box_classes=("car", "bus", "bike"), heads={"scene": ("road", "sky")}
+    )
+    old = Network(small)
+    new = Network(
+        replace(small, box_classes=("cone", "car", "van"), heads={"scene": ("sky", "sea", "road"), "own": ("road",)})
+    )
+    before = {name: value.clone() for name, value in new.state_dict().items()}
+    fresh = checkpoint.adopt(new, old.state_dict(), small)
+    a, b = old.state_dict(), new.state_dict()
+    for branch in ("one_to_many", "one_to_one"):
+        for part in ("weight", "bias"):
+            name = f"boxes.{branch}.classify.2.{part}"
+            assert torch.equal(b[name][1], a[name][0]) and torch.equal(b[name][[0, 2]], before[name][[0, 2]])
+    assert torch.equal(b["masks.scene.1.weight"][[2, 0]], a["masks.scene.1.weight"])
+    assert torch.equal(b["masks.scene.1.weight"][1], before["masks.scene.1.weight"][1])
+    assert all(name.startswith("masks.own.") for name in fresh) and fresh
+    other = Network(replace(small, box_classes=("x", "y", "z")))
+    assert "boxes.one_to_many.classify.2.weight" in checkpoint.adopt(other, old.state_dict(), small)
 
 
 def test_frozen_parts_stay_as_they_are_and_task_weights_are_learned(toy: Path, tmp_path: Path) -> None:

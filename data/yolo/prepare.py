@@ -27,6 +27,7 @@ from perception.prepare import (
 SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}  # key in data.yaml -> ours
 FOLDERS = {"images", *SPLITS}  # parts of a path that say nothing about the image
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+NAME_LISTS = ("classes.txt", "obj.names")  # one class a line, in the order of its id, where there is no data.yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +37,24 @@ class YoloConfig(NamedCategoriesConfig):
     yaml: str | None = None
     """Name of the data.yaml in SOURCE_DIR. Default: data.yaml, dataset.yaml, or the only .yaml there."""
 
-    def yaml_file(self) -> Path:
-        """The data.yaml. Raises ValueError if there is none, or no way to choose."""
+    def described(self) -> tuple[dict[str, Any], dict[int, str]]:
+        """What the data.yaml says, or a list of names in its place, and its class id -> name.
+
+        Raises ValueError if there is none, or no way to choose, or it is broken.
+        """
         names = (self.yaml,) if self.yaml else YAML_NAMES
         found = [self.source / name for name in names if (self.source / name).is_file()]
         if not found and not self.yaml:
             found = sorted(self.source.glob("*.y*ml"))
             found = found if len(found) == 1 else []
+            if not found and (listed := read_name_list(self.source)):
+                return listed
         if not found:
             raise ValueError(
                 f"{self.source} has no {' or '.join(names)}; name it with --yaml, or write one, with lines such as "
-                "'train: images' and 'names: [car, person]'"
+                "'train: images' and 'names: [car, person]', or classes.txt with a class a line"
             )
-        return found[0]
+        return read_yaml(found[0])
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, str]]:
@@ -66,6 +72,17 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[int, str]]:
     if not isinstance(names, dict) or not names or not all(isinstance(key, int) for key in names):
         raise ValueError(f"{path}: expected 'names' to be a list, or class ids with their names")
     return data, {key: str(name) for key, name in names.items()}
+
+
+def read_name_list(root: Path) -> tuple[dict[str, Any], dict[int, str]] | None:
+    """What a data.yaml would say of a folder that has a list of names instead, and its class id -> name; None without.
+
+    All images are train: those in images/ (Label Studio), in obj_train_data/ (CVAT), or beside the list (labelImg).
+    """
+    path = next((root / name for name in NAME_LISTS if (root / name).is_file()), None)
+    names = {number: line.strip() for number, line in enumerate(read_lines(path)) if line.strip()} if path else {}
+    folder = next((name for name in ("images", "obj_train_data") if (root / name).is_dir()), ".")
+    return ({"train": folder}, names) if names else None
 
 
 def listed_images(data: dict[str, Any], key: str, root: Path) -> list[Path]:
@@ -154,7 +171,7 @@ def add_image(writer: LayoutWriter, split: str, image: Path, root: Path, names: 
 
 def prepare(config: YoloConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values."""
-    data, names = read_yaml(config.yaml_file())
+    data, names = config.described()
     splits = config.held_out(
         {SPLITS[key]: sorted(listed_images(data, key, config.source)) for key in SPLITS if data.get(key)}
     )

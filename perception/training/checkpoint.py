@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -201,15 +201,34 @@ def fill(module: nn.Module, path: Path) -> None:
 
 
 def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> list[str]:
-    """Load what fits of the weights of another network, whose config this is. Returns what did not and stays new."""
+    """Load what fits of the weights of another network, whose config this is. Returns what did not and stays new.
+
+    The last layer of a head is taken class by class, by their names.
+    """
     tokens = network.pyramid.tokens
     old_grid = (config.hw[0] // tokens.stride, config.hw[1] // tokens.stride)
     with suppress(ValueError):  # of a ViT with other patches: it stays new
         fit_position_embedding(state, POSITION, old_grid, tokens.grid_hw, tokens.prefix)
     own = network.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    for layer, had, has in last_layers(config, network.config):
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            fitting.pop(name, None)
+            if name in own and name in state and set(had) & set(has):
+                fitting[name] = own[name].clone()
+                for row, of in enumerate(has):
+                    if of in had:
+                        fitting[name][row] = state[name][had.index(of)]
     network.load_state_dict({**own, **fitting})
     return sorted(own.keys() - fitting.keys())
+
+
+def last_layers(old: NetworkConfig, new: NetworkConfig) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """The layers that have a row for each class: name in the state dict, the classes that it had, those that it has."""
+    for branch in ("one_to_many", "one_to_one"):
+        yield f"boxes.{branch}.classify.2", old.box_classes, new.box_classes
+    for head, has in new.heads.items():
+        yield f"masks.{head}.1", tuple(old.heads.get(head, ())), tuple(has)
 
 
 def at_size(network: Network, hw: tuple[int, int]) -> Network:
