@@ -21,7 +21,7 @@ from benchmarks.tracking import HW, detect
 from data.synthetic import Drive
 from perception.camera import Camera
 from perception.cli import run
-from perception.distance import measured
+from perception.distance import SIGNIFICANT, measured
 from perception.labels import BOX_CLASSES
 from perception.tracks import Tracker, iou
 
@@ -37,11 +37,15 @@ class GeometryConfig:
     """One drive a seed."""
     seconds: float = 5.0
     """Length of a drive."""
+    significant: float = SIGNIFICANT
+    """A time to collision is told where the growth is so many standard deviations over 0; 0 shows the filter alone."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
 
-def samples(seed: int, seconds: float, flat: bool, fps: float = 25.0) -> tuple[list[list[float]], list[list[float]]]:
+def samples(
+    seed: int, seconds: float, flat: bool, significant: float = SIGNIFICANT, fps: float = 25.0
+) -> tuple[list[list[float]], list[list[float]]]:
     """[(truth, told, standard deviation)] of distances in metres and of times to collision in seconds."""
     drive = Drive(seed, HW, fps, max(round(seconds * fps), 3), "day", density=1.0, flat=flat)
     camera = Camera(
@@ -56,7 +60,7 @@ def samples(seed: int, seconds: float, flat: bool, fps: float = 25.0) -> tuple[l
     for i, frame in enumerate(frames):
         seen = detect(frame, rng)
         tracks = tracker.update(seen.detections, seen.timestamp_s, HW, seen.image)
-        tracks = [track for track in measured(tracks, HW, BOX_CLASSES, camera) if track.unseen_s == 0]
+        tracks = [track for track in measured(tracks, HW, BOX_CLASSES, camera, significant) if track.unseen_s == 0]
         boxes = np.array([track.box for track in tracks], np.float64).reshape(-1, 4)
         overlap = iou(boxes, seen.boxes.astype(np.float64))
         for i_track, track in enumerate(tracks):
@@ -103,7 +107,7 @@ def body(config: GeometryConfig) -> dict[str, Any]:
     results: dict[str, dict[str, Any]] = {}
     watch, rows = Watch(), dict[str, Any]()
     for name, flat in (("flat road", True), ("hills", False)):
-        found = [samples(seed, config.seconds, flat) for seed in config.seeds]
+        found = [samples(seed, config.seconds, flat, config.significant) for seed in config.seeds]
         results[name] = {
             "distance": judged([row for metres, _ in found for row in metres], BANDS_M, "m"),
             "time to collision": judged([row for _, times in found for row in times], BANDS_S, "s"),
@@ -117,7 +121,7 @@ def body(config: GeometryConfig) -> dict[str, Any]:
                 rows[f"{name}: {figure}, {band}: within 1 sigma"] = row("%", [100 * values["within 1 sigma"]], "higher")
     if not rows:
         raise ValueError(f"nothing to judge in drives of {config.seconds} s; expected longer ones, or more --seeds")
-    settings = {"seeds": list(config.seeds), "seconds": config.seconds}
+    settings = {"seeds": list(config.seeds), "seconds": config.seconds, "significant": config.significant}
     return result("geometry", settings, rows, watch.result(), tables=results)
 
 

@@ -10,7 +10,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
-python=.venv-dev/bin/python model=perception/assets/drive-t.onnx out=gpu_check.json quick="" providers=()
+python=.venv-dev/bin/python model=perception/assets/drive-n.onnx out=gpu_check.json quick="" providers=()
 while (($#)); do
   case $1 in
     --python) python=${2:?} && shift 2 ;;

@@ -1,12 +1,12 @@
 """perception.live with its model on a Triton server: frames are prepared, tracked and written here, computed there.
 
-    python deploy/triton_client.py VIDEO --server localhost:8000 --model drive-t [--out DIR]
+    python deploy/triton_client.py VIDEO --server localhost:8000 --model drive-n [--out DIR]
 
 `TritonEngine` stands where perception.Engine stands, so that everything before and after it is the same code and the
 answers are those of perception.load: it speaks the HTTP form of the KServe v2 protocol with Triton's binary tensors,
 over one connection that stays open. What the model is comes from the server (see deploy/triton_repository.py).
 
-    model = perception.Model(TritonEngine("localhost:8000", "drive-t"))
+    model = perception.Model(TritonEngine("localhost:8000", "drive-n"))
     result = model(frame_bgr)
 """
 
@@ -144,7 +144,7 @@ class ClientConfig:
     """Video file, image folder, glob, camera number or rtsp/http address."""
     server: str = "localhost:8000"
     """HOST:PORT of the server's HTTP door."""
-    model: str = "drive-t"
+    model: str = "drive-n"
     """Name of the model on the server."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/triton")
     """Folder for the overlay video and the records."""

@@ -29,6 +29,7 @@ from perception.structures import require_bgr
 __all__ = ["SCHEMA", "Camera"]
 
 SCHEMA = 1
+CAMERAS = 32  # that may be in use at once without computing their maps again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +147,7 @@ class Camera:
         return np.asarray(ray / np.linalg.norm(ray, axis=1, keepdims=True))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=CAMERAS)
 def _straight(camera: Camera) -> Camera:
     if not any(camera.distortion):
         return camera
@@ -160,7 +161,7 @@ def _straight(camera: Camera) -> Camera:
     return replace(camera, focal_xy=focal, centre_xy=centre, distortion=(0.0,) * 5)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=CAMERAS)
 def _maps(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     """Where each pixel of the straight frame comes from, in OpenCV's fixed point."""
     size = (camera.hw[1], camera.hw[0])

@@ -35,7 +35,11 @@ MOST_UNCERTAIN = 0.5  # distances with a greater relative standard deviation are
 
 
 def measured(
-    tracks: Sequence[Track], frame_hw: tuple[int, int], box_names: Sequence[str], camera: Camera | None = None
+    tracks: Sequence[Track],
+    frame_hw: tuple[int, int],
+    box_names: Sequence[str],
+    camera: Camera | None = None,
+    significant: float = SIGNIFICANT,
 ) -> list[Track]:
     """The tracks with time to collision and, where the camera's height is known, distance.
 
@@ -43,16 +47,20 @@ def measured(
         tracks: of perception.tracks, boxes in pixels of undistorted frames of `frame_hw`.
         box_names: names of the classes, to leave out what does not stand on the road.
         camera: the calibration; frames are expected to have gone through its `undistort`.
+        significant: a time to collision is told where the growth is so many standard deviations over 0. A time that
+            can only just be told is then one that noise has made too short, which is the safe side.
 
     Raises ValueError if frames of `frame_hw` are not this camera's.
     """
     straight = camera.scaled(frame_hw).straight if camera is not None else None
-    return [_measured(track, frame_hw, box_names, straight) for track in tracks]
+    return [_measured(track, frame_hw, box_names, straight, significant) for track in tracks]
 
 
-def _measured(track: Track, frame_hw: tuple[int, int], box_names: Sequence[str], camera: Camera | None) -> Track:
+def _measured(
+    track: Track, frame_hw: tuple[int, int], box_names: Sequence[str], camera: Camera | None, significant: float
+) -> Track:
     if track.growth_per_s is not None and track.growth_std_per_s is not None:
-        ttc = time_to_collision(track.growth_per_s, track.growth_std_per_s)
+        ttc = time_to_collision(track.growth_per_s, track.growth_std_per_s, significant)
         if ttc is not None:
             track = replace(track, ttc_s=ttc[0], ttc_std_s=ttc[1])
     stands = track.box[3] < frame_hw[0] - 1 - track.bottom_std_px and box_names[track.class_id] not in ABOVE_GROUND
@@ -82,9 +90,11 @@ def ground_distance(foot: tuple[float, float], std_px: float, camera: Camera) ->
     return (distance, distance * relative) if relative <= MOST_UNCERTAIN else None
 
 
-def time_to_collision(growth_per_s: float, growth_std_per_s: float) -> tuple[float, float] | None:
+def time_to_collision(
+    growth_per_s: float, growth_std_per_s: float, significant: float = SIGNIFICANT
+) -> tuple[float, float] | None:
     """(seconds, standard deviation) from the rate of log(size); None if it does not grow for sure, or slowly."""
-    if growth_per_s < max(SIGNIFICANT * growth_std_per_s, 1 / LONGEST_S):
+    if growth_per_s < max(significant * growth_std_per_s, 1 / LONGEST_S):
         return None
     ttc = 1 / growth_per_s
     return ttc, math.hypot(ttc * ttc * growth_std_per_s, ttc * SHAPE_STD, DEPTH_STD_S)

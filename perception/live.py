@@ -42,7 +42,7 @@ from perception.model import BUNDLED_MODEL, SCORE_THRESHOLD, Model, load
 from perception.newest import Arrival
 from perception.outputs.choice import Output, require_extras
 from perception.pipeline import pipeline
-from perception.sinks import MANY_CAMERAS, Sink, close_sinks, open_sinks
+from perception.sinks import Sink, close_sinks, open_sinks
 from perception.stages import ROOM, Batch, Passage, Stages, arrived
 from perception.tally import Tally
 from perception.tracks import Tracker, TrackerConfig
@@ -87,8 +87,9 @@ class LiveConfig:
     """CPU threads inside one operator of the model; 0 = one for each core."""
     gpu: GpuOptions = field(default_factory=GpuOptions)
     """How a GPU is used."""
-    camera: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision."""
+    camera: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE.json")] = ()
+    """Camera file of perception.calibrate: frames are undistorted, tracks get distance and time to collision.
+    Once for all sources, or once for each in the same order."""
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the summary as one line of JSON to this file; - = last line of standard output."""
 
@@ -100,17 +101,17 @@ def live(config: LiveConfig) -> dict[str, Any]:
     if not 0 <= config.score_threshold <= 1:
         raise ValueError(f"--score-threshold must be between 0 and 1, but got {config.score_threshold}")
     require_extras([*_outputs(config), *["serve"] * (config.serve is not None)])
-    if len(config.source) > 1 and (alone := [o for o in _outputs(config) if o not in MANY_CAMERAS]):
-        raise ValueError(f"--outputs {alone[0]} holds one camera, but got {len(config.source)}; run them one by one")
-    if len(config.source) > 1 and config.serve is not None:
-        raise ValueError(f"--serve shows one camera, but got {len(config.source)}; run them one by one")
-    if len(config.source) > 1 and config.camera is not None:
-        raise ValueError(f"--camera describes one camera, but got {len(config.source)}; run them one by one")
+    cameras = max(1, len(config.source))
+    if len(config.camera) not in (0, 1, cameras):
+        expected = "1 file" if cameras == 1 else f"1 file for all sources, or {cameras}, one for each"
+        raise ValueError(
+            f"--camera: expected {expected}, but got {len(config.camera)}; give it once, or once a source in order"
+        )
     with _notice(f"loading and warming up {_name(config)} ..."):
         model = load(config.model, config.provider, config.score_threshold / 2, config.threads, config.gpu)
     print(model.provider_reason, flush=True)
     size = model.engine.metadata.batch
-    if size > (cameras := max(1, len(config.source))):
+    if size > cameras:
         log.warning(
             "%s takes %d frames in one call, but got %d camera(s): the other places are computed for nothing; "
             "python -m perception.export RUN_OR_FILE --batch %d --out FILE.onnx makes one that fits",
@@ -127,7 +128,7 @@ def live(config: LiveConfig) -> dict[str, Any]:
         sources = [opened.enter_context(open_source(path, give_up_s=config.give_up_s)) for path in paths]
         stop = opened.enter_context(_stop_on_signals())
         stop.then = [source.leave for source in sources]  # where the loop itself waits for a frame
-        pages = opened.enter_context(_page(config, sources[0].name))
+        pages = opened.enter_context(_page(config, sources))
         summary = process(config, model, sources, stop, pages)
     print(_text(summary), flush=True)
     return summary
@@ -148,8 +149,9 @@ def process(
     live = any(source.live for source in sources)
     size = model.engine.metadata.batch
     tally = Tally(cameras, only_newest=(live or config.realtime) and not config.no_drop, batch=size)
-    camera = Camera.load(config.camera) if config.camera else None
-    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model), camera)
+    files = config.camera * len(cameras) if len(config.camera) == 1 else config.camera
+    calibrated = {name: Camera.load(file) for name, file in zip(cameras, files, strict=bool(files))}
+    stages = Stages(model, trackers, config.score_threshold, lambda passage: tally.status(passage, model), calibrated)
     if tally.only_newest:
         arrivals = newest_of(sources, cameras, lambda source: not source.live, stop, size)
     else:
@@ -292,7 +294,7 @@ def _notice(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def _page(config: LiveConfig, source: str) -> Iterator[list[Sink]]:
+def _page(config: LiveConfig, sources: Sequence[FrameSource]) -> Iterator[list[Sink]]:
     """The page to watch, if one is asked for; its address is printed."""
     if config.serve is None:
         yield []
@@ -301,7 +303,8 @@ def _page(config: LiveConfig, source: str) -> Iterator[list[Sink]]:
         raise ValueError(f"--serve: expected one HOST:PORT, but got {' '.join(config.serve)}; a SOURCE goes before it")
     from perception.serve.server import PageServer
 
-    with closing(PageServer("".join(config.serve), _name(config), source)) as page:
+    title = ", ".join(source.name for source in sources)
+    with closing(PageServer("".join(config.serve), _name(config), title, camera_names(sources))) as page:
         print(f"watch at {page.url}", flush=True)
         yield [page]
 

@@ -29,6 +29,9 @@ TINT_WIDTH = 480  # pixels; the class maps come from a model about as wide
 SOFT_EDGE = np.interp(np.arange(256), [60, 170], [0, 255]).astype(np.uint8)  # a blurred edge, steeper again
 FAR = 20_000  # pixels; OpenCV's fixed-point coordinates go no farther
 LEGIBLE_PX = 160  # frames with a shorter side get no text
+QUARTER = np.linspace(0, np.pi / 2, 5)
+ARC = 1 - np.stack([np.cos(QUARTER), np.sin(QUARTER)], 1)  # (5, 2) from (0, 1) to (1, 0), round a corner at (0, 0)
+INWARDS = np.array([[(1, 1)], [(-1, 1)], [(-1, -1)], [(1, -1)]])  # (4, 1, 2) from the corners of a box
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -350,10 +353,9 @@ def _corners(box: Box, radius: float, reach: float = 0.0) -> list[np.ndarray]:
 
     `reach` > 0 adds straight ends up to so far from the corner.
     """
-    angle = np.linspace(0, np.pi / 2, 5)
-    bend = radius * (1 - np.stack([np.cos(angle), np.sin(angle)], 1))  # (5, 2) from (0, radius) to (radius, 0)
+    bend = radius * ARC
     if reach > radius:
-        bend = np.concatenate([[(0.0, reach)], bend, [(reach, 0.0)]])
+        bend = np.array([(0.0, reach), *bend.tolist(), (reach, 0.0)])
     left, top, right, bottom = box
-    places = (((left, top), (1, 1)), ((right, top), (-1, 1)), ((right, bottom), (-1, -1)), ((left, bottom), (1, -1)))
-    return [np.round(8 * (np.array(at) + np.array(sign) * bend)).astype(np.int32) for at, sign in places]
+    places = np.array([[(left, top)], [(right, top)], [(right, bottom)], [(left, bottom)]])  # (4, 1, 2)
+    return list(np.round(8 * (places + INWARDS * bend)).astype(np.int32))

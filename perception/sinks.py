@@ -18,7 +18,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from perception.outputs.choice import FILES, Output
+from perception.outputs.choice import Output, files_of
 from perception.outputs.coco import CocoWriter
 from perception.outputs.mot import MotWriter
 from perception.overlay import draw
@@ -32,7 +32,6 @@ __all__ = ["Mosaic", "Outcome", "OverlayVideo", "Recorded", "Sink", "close_sinks
 log = logging.getLogger(__name__)
 
 WIDTH = 1920  # pixels that a mosaic has at most
-MANY_CAMERAS = ("records", "video")  # outputs that tell several cameras apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +162,13 @@ def open_sinks(
     sinks: list[Sink] = []
     try:
         for output in outputs:
-            files = [out / name for name in FILES[output]]
+            files = [out / name for name in files_of(output, cameras)]
             if output == "video" and len(cameras) > 1:
                 sinks.append(Mosaic(files[0], fps, first, cameras, endless))
             elif output == "video":
                 sinks.append(OverlayVideo(files[0], fps, first.hw, endless))
             else:
-                sinks.append(Recorded(output, files, _writer(output, files, model, source)))
+                sinks.append(Recorded(output, files, _writer(output, files, model, source, cameras)))
     except BaseException:
         close_sinks(sinks, failed=True)
         for file in (file for sink in sinks for file in sink.files):
@@ -184,19 +183,19 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-def _writer(output: Output, files: Sequence[Path], model: str, source: str) -> _Writer:
+def _writer(output: Output, files: Sequence[Path], model: str, source: str, cameras: Sequence[str]) -> _Writer:
     if output == "mot":
-        return MotWriter(files[0])
+        return MotWriter(dict(zip(cameras, files, strict=True)))
     if output == "coco":
-        return CocoWriter(files[0], files[1])
+        return CocoWriter(files[0], files[1], cameras)
     if output == "mcap":
         from perception.outputs.mcap_log import McapWriter
 
-        return McapWriter(files[0])
+        return McapWriter(files[0], cameras)
     if output == "rrd":
         from perception.outputs.rerun_log import RerunWriter
 
-        return RerunWriter(files[0])
+        return RerunWriter(files[0], cameras)
     return RecordWriter(files[0], model, source)
 
 

@@ -84,7 +84,8 @@ class Stages:
         trackers: by the name of the camera.
         score_threshold: results keep the boxes from here on.
         status: texts for the overlay, asked for when the tracks of a frame are known.
-        camera: frames are undistorted before all else, and tracks get distance and time to collision.
+        calibrated: by the name of the camera; its frames are undistorted before all else, and its tracks get distance
+            and time to collision.
     """
 
     def __init__(
@@ -93,10 +94,10 @@ class Stages:
         trackers: Mapping[str, Tracker],
         score_threshold: float,
         status: Callable[[Passage], Mapping[str, str]],
-        camera: Camera | None = None,
+        calibrated: Mapping[str, Camera] | None = None,
     ) -> None:
         self.model, self.trackers, self.score_threshold, self.status = model, trackers, score_threshold, status
-        self.camera = camera
+        self.calibrated = calibrated or {}
         self._buffers = [model.buffer() for _ in range(ROOM + 2)]  # see pipeline.py
         self._count = 0
 
@@ -107,9 +108,8 @@ class Stages:
         batch.tensor[len(batch.passages) :] = PAD_VALUE
         for passage in batch.passages:
             begin = perf_counter()
-            if self.camera:
-                straight = replace(passage.frame, image=self.camera.undistort(passage.frame.image))
-                passage.arrival = passage.arrival._replace(frame=straight)
+            if camera := self.calibrated.get(passage.frame.camera):
+                passage.arrival = passage.arrival._replace(frame=_straight(passage.frame, camera))
             passage.letterbox = self.model.prepare(passage.frame.image, batch.tensor, passage.place)
             passage.spent["preprocess"] = ms_since(begin)
         return batch
@@ -134,8 +134,8 @@ class Stages:
         tracker = self.trackers[frame.camera]
         passage.lost = [(id, at, tracker.predicted(at)) for id, at in passage.arrival.lost]
         passage.tracks = tracker.update(result.detections, frame.timestamp_s, frame.hw, frame.image)
-        if self.camera:
-            passage.tracks = measured(passage.tracks, frame.hw, result.box_names, self.camera)
+        if camera := self.calibrated.get(frame.camera):
+            passage.tracks = measured(passage.tracks, frame.hw, result.box_names, camera)
         passage.result = result.above(self.score_threshold)
         passage.spent |= {"postprocess": self.model.timings_ms["postprocess"], "track": ms_since(begin)}
         passage.spent["age"] = ms_since(passage.arrival.at)
@@ -158,6 +158,14 @@ class Stages:
 
         write.__name__ = sink.name
         return write
+
+
+def _straight(frame: Frame, camera: Camera) -> Frame:
+    """The frame without the curvature of the lens. Raises ValueError, which names the camera if there are several."""
+    try:
+        return replace(frame, image=camera.undistort(frame.image))
+    except ValueError as error:
+        raise ValueError(f"{frame.camera}: {error}" if frame.camera else str(error)) from None
 
 
 def ms_since(begin: float) -> float:

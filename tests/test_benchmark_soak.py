@@ -24,9 +24,13 @@ def test_what_grows_fails() -> None:
     assert verdict(minutes(60, rss_mb=0.04), 5)["passed"]  # 2.2 MB of 300
     for name, step in (("rss_mb", 0.1), ("all_threads", 0.1), ("open_files", 0.1), ("age_p99_ms", 1.0)):
         assert not verdict(minutes(60, **{name: step}), 5)["passed"], name
+    assert verdict(minutes(60, rss_mb=0.1), 5)["rss_growth"] == pytest.approx(5.5 / 300.4, abs=1e-4)
     rows = minutes(60)
     rows[1]["rss_mb"] = 900.0  # before it has settled
+    rows[30]["rss_mb"] = 320.0  # for a minute
     assert verdict(rows, 5)["passed"]
+    rows[30:] = [row | {"rss_mb": 310.0} for row in rows[30:]]  # and stayed
+    assert not verdict(rows, 5)["passed"]
     assert not verdict(minutes(5), 5)["passed"]
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from perception.camera import Camera
 from perception.cameras import camera_names, every_of, newest_of
 from perception.live import LiveConfig, Stop, main, process
 from perception.model import load
@@ -140,6 +143,64 @@ def test_one_model_and_live_cameras_count_their_own_drops(tiny_model: Path, tmp_
     lines = read_records(tmp_path / "records.jsonl")[1]
     for name, n in (("a", 60), ("b", 30)):
         assert [line["frame"] for line in lines if line["camera"] == name] == list(range(n))
+
+
+@pytest.fixture
+def rig(tiny_model: Path, tmp_path: Path) -> Callable[..., dict[str, list[Any]]]:
+    """Runs two cameras that see the same with the options that are given; the records by camera."""
+    paths = [str(clip(tmp_path / f"{name}.mp4", 10, 20.0, 12)) for name in ("front", "left")]
+
+    def go(*options: str, expect: int = 0) -> dict[str, list[Any]]:
+        out = tmp_path / "out"
+        command = [*paths, "--model", str(tiny_model), "--provider", "cpu", "--out", str(out), "--no-video"]
+        assert main([*command, *options]) == expect
+        lines = read_records(out / "records.jsonl")[1] if expect == 0 else []
+        return {name: [line for line in lines if line["camera"] == name] for name in ("front", "left")}
+
+    return go
+
+
+def metres(lines: list[Any]) -> list[float]:
+    return [track["distance_m"] for line in lines for track in line["tracks"] if "distance_m" in track]
+
+
+def test_every_camera_has_its_own_calibration_or_all_share_one(
+    rig: Callable[..., dict[str, list[Any]]], tmp_path: Path
+) -> None:
+    low = Camera(hw=HW, focal_xy=(100.0, 100.0), centre_xy=(31.5, 23.5), height_m=1.5)
+    low.save(tmp_path / "low.json")
+    replace(low, height_m=3.0).save(tmp_path / "high.json")
+    replace(low, focal_xy=(40.0, 40.0), distortion=(-0.25, 0.0, 0.0, 0.0, 0.0)).save(tmp_path / "bent.json")
+    files = {name: ["--camera", str(tmp_path / f"{name}.json")] for name in ("low", "high", "bent")}
+
+    plain = rig()
+    assert metres(plain["front"]) == metres(plain["left"]) == []
+    both = rig(*files["low"])
+    assert metres(both["front"]) == metres(both["left"]) and metres(both["left"])[-1] == pytest.approx(9.4, rel=0.15)
+    each = rig(*files["low"], *files["high"])
+    assert metres(each["front"]) == metres(both["front"])
+    assert metres(each["left"]) == pytest.approx([2 * far for far in metres(both["left"])], abs=0.011)
+    other = rig(*files["high"], *files["low"])  # in the order of the sources
+    assert metres(other["front"]) == metres(each["left"]) and metres(other["left"]) == metres(each["front"])
+    bent = rig(*files["low"], *files["bent"])
+    assert [line["boxes"] for line in bent["front"]] == [line["boxes"] for line in plain["front"]]
+    for straight, seen in zip(bent["left"], plain["left"], strict=True):
+        assert straight["boxes"][0]["xyxy"] != pytest.approx(seen["boxes"][0]["xyxy"], abs=1)
+
+
+def test_a_wrong_number_or_shape_of_calibrations_is_one_line(
+    rig: Callable[..., dict[str, list[Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, wrong = str(tmp_path / "right.json"), str(tmp_path / "wrong.json")
+    Camera(hw=HW, focal_xy=(100.0, 100.0), centre_xy=(31.5, 23.5)).save(right)
+    Camera(hw=(480, 480), focal_xy=(100.0, 100.0), centre_xy=(239.5, 239.5)).save(wrong)
+    rig(*["--camera", right] * 3, expect=2)
+    err = capsys.readouterr().err
+    assert "--camera: expected 1 file for all sources, or 2, one for each, but got 3" in err and err.count("\n") == 1
+    assert main(["no.mp4", *["--camera", right] * 2]) == 2
+    assert "--camera: expected 1 file, but got 2" in capsys.readouterr().err
+    rig("--camera", right, "--camera", wrong, expect=2)
+    assert "error: left: the camera file is for frames 480x480" in capsys.readouterr().err
 
 
 def test_live_cameras_can_not_wait_for_each_other(tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_gpu_check_goes_on_after_a_failure_and_writes_one_file(tmp_path: Path) -
     assert steps["doctor"]["exit"] == 0 and steps["doctor"]["result"] == {"schema": 1}
     assert steps["export int8"]["said"] == ["error: no int8 here"]
     for kind in ("agreement", "latency", "live"):
-        for precision in ("drive-t", "fp16"):
+        for precision in ("drive-n", "fp16"):
             assert steps[f"{kind} cpu {precision}"]["result"] == {"p50": 1.5}
             assert "no driver" in steps[f"{kind} cuda {precision}"]["said"][0]
     assert len(steps) == 3 + 12 and f"{len(steps)} steps failed" in done.stdout

@@ -67,6 +67,9 @@ def test_time_to_collision_needs_growth_that_is_sure():
     assert time_to_collision(0.5, 0.1) == (pytest.approx(2.0), pytest.approx(math.hypot(0.4, 0.4, 0.1)))
     for growth, std in ((0.5, 0.3), (-0.5, 0.1), (0.0, 0.0), (0.01, 0.001)):
         assert time_to_collision(growth, std) is None
+    assert time_to_collision(0.19, 0.1) is None
+    told = time_to_collision(0.19, 0.1, significant=1.0)
+    assert told is not None and told[0] == pytest.approx(1 / 0.19)
 
 
 def test_a_car_that_is_approached_is_reached_when_told():

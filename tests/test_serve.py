@@ -275,6 +275,7 @@ def test_live_serves_while_it_runs(tiny_model: Path, tmp_path: Path, capsys: pyt
     assert answers[0]["about"] == {
         "model": "tiny",
         "source": answers[0]["about"]["source"],
+        "cameras": [],
         "boxes": {"pedestrian": "#ff6b6b", "car": "#4fc3f7"},
         "heads": answers[0]["about"]["heads"],
     }
@@ -367,6 +368,7 @@ def test_the_page_shows_the_run(drive: Drive, browse: Callable[[], Any]) -> None
     labels = page.locator("#layers button").all_inner_texts()
     assert labels == ["Tracks", "Trails", "Boxes", "Drivable", "Lanes", "Scene"]
     assert "tiny on drive.mp4" in page.inner_text("#about")
+    assert page.is_hidden("#cameras")  # there is one only
     assert float(page.inner_text("#fps-now") or "1") > 0
 
     # layers: the road is tinted, and after a click it is not; the other browser still has it

@@ -20,14 +20,20 @@ __all__ = ["CocoWriter"]
 
 
 class CocoWriter:
-    """Writes two files. Image ids are frame ids + 1, category ids are class ids + 1, as in the common layout."""
+    """Writes two files. Category ids are class ids + 1, as in the common layout, and image ids frame ids + 1.
 
-    def __init__(self, results: str | Path, frames: str | Path) -> None:
+    With n `cameras`, image ids are n * frame id + 1 for the first, + 2 for the second and so on; file names begin with
+    the name of the camera, and the images have it as `camera`.
+    """
+
+    def __init__(self, results: str | Path, frames: str | Path, cameras: Sequence[str] = ("",)) -> None:
+        self._cameras = list(cameras)
         self._results = _GrowingList(results, "[", "]")
         try:
             self._frames = _GrowingList(frames, _frames_head(()), "]}")
         except OSError:
             self._results.close()
+            self._results.path.unlink()
             raise
 
     def write(
@@ -41,6 +47,7 @@ class CocoWriter:
         if not self._frames.entries:  # the first Result names the classes
             self._frames.close()
             self._frames = _GrowingList(self._frames.path, _frames_head(result.box_names), "]}")
+        image_id = frame.id * len(self._cameras) + self._cameras.index(frame.camera) + 1
         rows = []
         for box, score, class_id in zip(
             result.boxes.tolist(), result.scores.tolist(), result.classes.tolist(), strict=True
@@ -52,9 +59,10 @@ class CocoWriter:
                 )
             left, top, right, bottom = box
             bbox = [round(value, 2) for value in (left, top, right - left, bottom - top)]
-            rows.append({"image_id": frame.id + 1, "category_id": class_id + 1, "bbox": bbox, "score": round(score, 5)})
+            rows.append({"image_id": image_id, "category_id": class_id + 1, "bbox": bbox, "score": round(score, 5)})
         height, width = frame.hw
-        image = {"id": frame.id + 1, "file_name": _file_name(frame), "height": height, "width": width}
+        image = {"id": image_id, "file_name": _file_name(frame), "height": height, "width": width}
+        image |= {"camera": frame.camera} if frame.camera else {}
         self._frames.add([image | {"timestamp_s": round(frame.timestamp_s, 6)}])
         self._results.add(rows)
 
@@ -87,6 +95,7 @@ def _frames_head(names: Sequence[str]) -> str:
 
 
 def _file_name(frame: Frame) -> str:
-    """The image's own name; a frame of a video is its name and the frame's id."""
+    """The image's own name; a frame of a video is its name and the frame's id. Of several cameras: in its folder."""
     name = Path(frame.source).name
-    return name if Path(name).suffix.lower() in IMAGE_SUFFIXES else f"{name}#{frame.id}"
+    name = name if Path(name).suffix.lower() in IMAGE_SUFFIXES else f"{name}#{frame.id}"
+    return f"{frame.camera}/{name}" if frame.camera else name

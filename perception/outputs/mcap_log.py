@@ -3,6 +3,8 @@
 Needs the extra `mcap`. The names and fields of the schemas are Foxglove's (docs.foxglove.dev/docs/visualization/
 message-schemas); the times are those of the frames, so that a recording starts at 0.
 
+With several cameras, all of it comes once for each, below its name.
+
 Chunks are small and leave the program at once: a killed run lacks the last chunk and the index, which readers that
 scan the file do without.
 """
@@ -20,6 +22,7 @@ from mcap.writer import CompressionType, Writer
 from perception.colours import BOX_COLOURS, Colour, colour_map, colour_of
 from perception.imagefile import encode_image
 from perception.outputfile import OutputFile
+from perception.outputs.choice import path_parts
 from perception.records import class_name, record
 from perception.shrink import shrunk
 from perception.structures import Frame, Result, Track
@@ -72,6 +75,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ),
     ),
     "perception.Record": _object(
+        camera=STRING,
         frame={"type": "integer"},
         timestamp_s=NUMBER,
         hw=_list({"type": "integer"}),
@@ -84,10 +88,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 class McapWriter(OutputFile):
-    """Writes /camera/image, /camera/annotations, /camera/HEAD for every head, and /records."""
+    """Writes /camera/image, /camera/annotations, /camera/HEAD for every head, and /records.
 
-    def __init__(self, path: str | Path) -> None:
+    Of several `cameras`, each has these below its own name: /front/camera/image and so on (see choice.path_parts).
+    """
+
+    def __init__(self, path: str | Path, cameras: Sequence[str] = ("",)) -> None:
         super().__init__(path)
+        self._above = {camera: f"/{part}" if part else "" for camera, part in path_parts(cameras).items()}
         self._channels: dict[str, int] = {}
         try:
             self._file = self.path.open("wb")
@@ -120,7 +128,8 @@ class McapWriter(OutputFile):
             messages.append((f"/camera/{head}", "foxglove.CompressedImage", png))
         time_ns = round(frame.timestamp_s * 1e9)
         try:
-            for topic, schema, message in messages:
+            for below, schema, message in messages:
+                topic = self._above[frame.camera] + below
                 if topic not in self._channels:
                     self._channels[topic] = self._writer.register_channel(topic, "json", self._schemas[schema])
                 data = json.dumps(message, separators=(",", ":")).encode()
@@ -151,7 +160,7 @@ class McapWriter(OutputFile):
 
 def _image(frame: Frame, data: bytes, kind: str = "jpeg") -> dict[str, Any]:
     text = base64.b64encode(data).decode("ascii")
-    return {"timestamp": _time(frame), "frame_id": "camera", "data": text, "format": kind}
+    return {"timestamp": _time(frame), "frame_id": frame.camera or "camera", "data": text, "format": kind}
 
 
 def _annotations(frame: Frame, result: Result, tracks: Sequence[Track]) -> dict[str, Any]:

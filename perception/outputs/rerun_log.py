@@ -1,6 +1,6 @@
 """A Rerun recording (.rrd): image, boxes, tracks, class maps and timings on the timelines `frame` and `time`.
 
-Needs the extra `rerun`. Open it with `rerun run.rrd`.
+With several cameras, each has these below its name. Needs the extra `rerun`. Open it with `rerun run.rrd`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import rerun as rr
 from perception.colours import BOX_COLOURS, colour_of
 from perception.imagefile import encode_image
 from perception.outputfile import OutputFile
+from perception.outputs.choice import path_parts
 from perception.records import class_name
 from perception.shrink import shrunk
 from perception.structures import Frame, Result, Track
@@ -24,29 +25,37 @@ JPEG_QUALITY = 85
 
 
 class RerunWriter(OutputFile):
-    """Writes /camera with /boxes and /tracks over it, /maps/HEAD, and /timings_ms/STAGE. Rerun flushes on its own."""
+    """Writes /camera with /boxes and /tracks over it, /maps/HEAD, and /timings_ms/STAGE. Rerun flushes on its own.
 
-    def __init__(self, path: str | Path) -> None:
+    Of several `cameras`, each has these below its own name: /front/camera and so on (see choice.path_parts).
+    """
+
+    def __init__(self, path: str | Path, cameras: Sequence[str] = ("",)) -> None:
         super().__init__(path)
+        self._above = {camera: f"{part}/" if part else "" for camera, part in path_parts(cameras).items()}
         try:
             self.path.open("wb").close()  # Rerun writes in the background and says nothing of a folder it can't write
         except OSError as error:
             raise self.failed(error) from None
         self._recording = rr.RecordingStream("driving-perception")
         self._recording.save(self.path)
-        self._headed = False
+        self._headed: set[str] = set()  # cameras whose class names are there
 
     def write(
         self, frame: Frame, result: Result, tracks: Sequence[Track], timings: Mapping[str, float] | None = None
     ) -> None:
         """Add one frame."""
         self.require_open()
-        log = self._recording.log
-        if not self._headed:
+        above = self._above[frame.camera]
+
+        def log(entity: str, *what: rr.AsComponents, static: bool = False) -> None:
+            self._recording.log(above + entity, *what, static=static)
+
+        if frame.camera not in self._headed:
             for head, names in result.map_names.items():
                 classes = [rr.AnnotationInfo(i, name, colour_of(name)[::-1]) for i, name in enumerate(names)]
                 log(f"maps/{head}", rr.AnnotationContext(classes), static=True)
-            self._headed = True
+            self._headed.add(frame.camera)
         self._recording.set_time("frame", sequence=frame.id)
         self._recording.set_time("time", duration=frame.timestamp_s)
         jpeg = encode_image(frame.image, ".jpg", JPEG_QUALITY)

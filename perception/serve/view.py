@@ -68,11 +68,12 @@ class View:
         return head, b"".join(blobs)
 
 
-def about(result: Result, model: str, source: str) -> dict[str, Any]:
-    """What does not change in a run: names and colours."""
+def about(result: Result, model: str, source: str, cameras: Sequence[str]) -> dict[str, Any]:
+    """What does not change in a run: names and colours; `cameras` are those to choose from, if there are several."""
     return {
         "model": model,
         "source": source,
+        "cameras": list(cameras),
         "boxes": {name: _hex(colour_of(name, BOX_COLOURS)) for name in result.box_names},
         "heads": {head: [[name, _hex(colour_of(name))] for name in names] for head, names in result.map_names.items()},
     }

@@ -14,6 +14,10 @@ function begin(canvas) {
   return { context, width, height };
 }
 
+export function clear(canvas) {
+  begin(canvas);
+}
+
 // a round number not below `value`
 function ceiling(value) {
   const ten = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));

@@ -1,4 +1,4 @@
-// The newest frame, again and again: asked for only when the last one has been shown, so nothing ever piles up.
+// The newest frame of one camera, again and again: asked for only when the last one has been shown, so nothing piles up.
 
 // bytes of /next (view.py) -> {seq, record, status, points, bitmap, maps: {head: {hw, ids: Uint8Array}}, ...}
 async function parse(buffer) {
@@ -25,6 +25,9 @@ export class Feed {
     this.say = say;
     this.paused = false;
     this.after = -1;
+    this.camera = ""; // the one to ask for; "" = the first
+    this.turned = false; // to another camera, of which nothing has been shown yet
+    this.asking = new AbortController();
     this.resume = () => {};
     document.addEventListener("visibilitychange", () => this.resume());
   }
@@ -34,19 +37,34 @@ export class Feed {
     this.resume();
   }
 
+  // from now on another camera; while paused, one frame of it
+  turn(camera) {
+    this.camera = camera;
+    this.after = -1;
+    this.turned = true;
+    this.asking.abort();
+    this.resume();
+  }
+
   async run() {
     for (;;) {
-      while (this.paused || document.hidden) await new Promise((done) => { this.resume = done; });
+      while ((this.paused && !this.turned) || document.hidden) await new Promise((done) => { this.resume = done; });
+      const camera = this.camera;
+      this.asking = new AbortController();
       try {
-        const answer = await fetch(`next?after=${this.after}`, { cache: "no-store" });
+        const address = `next?after=${this.after}&camera=${encodeURIComponent(camera)}`;
+        const answer = await fetch(address, { cache: "no-store", signal: this.asking.signal });
         if (answer.status === 204) { this.say("waiting"); continue; }
+        if (answer.status === 404 && camera) { this.camera = ""; continue; } // a new run, without this camera
         if (!answer.ok) throw new Error(answer.status === 410 ? "ended" : "lost");
         const message = await parse(await answer.arrayBuffer());
-        if (this.paused) { message.bitmap.close(); continue; }
+        if (camera !== this.camera || (this.paused && !this.turned)) { message.bitmap.close(); continue; }
+        this.turned = false;
         this.after = message.seq;
         this.say("live");
         await this.show(message);
       } catch (error) {
+        if (camera !== this.camera) continue; // no answer is wanted any more
         this.say(error.message === "ended" ? "ended" : "lost");
         this.after = -1; // whoever answers next may be another run
         await sleep(1500);

@@ -1,6 +1,6 @@
 // The page: what is shown, and what the user asks of it.
 
-import { chart, quantile, rates, scores } from "./charts.js";
+import { chart, clear, quantile, rates, scores } from "./charts.js";
 import { classesAt, layersOf, Picture, trackAt } from "./draw.js";
 import { Feed } from "./feed.js";
 
@@ -35,14 +35,52 @@ function say(now) {
   body.dataset.state = feed.paused ? "paused" : state;
   $("state").textContent = { live: "live", waiting: "waiting", ended: "ended", lost: "no server" }[state];
   if (feed.paused) $("state").textContent = "paused";
+  for (const button of $("cameras").children) button.disabled = state === "ended" || state === "lost";
+}
+
+// What comes is of another run or camera: nothing of the old one stays but the choice of layers
+function forget() {
+  [points, history, charted] = [[], null, 0];
+  picture.trails.clear();
+  select(null);
+}
+
+// From now on another camera
+function turn(camera) {
+  if (camera === feed.camera) return;
+  message?.bitmap.close();
+  message = null;
+  forget();
+  frames = 0;
+  delete body.dataset.frames; // the picture fades unless the new one comes soon
+  $("hint").textContent = `Waiting for ${camera}`;
+  for (const name of ["fps-now", "ms-now", "count", "clock"]) $(name).textContent = "";
+  for (const name of ["fps", "ms"]) clear($(name));
+  $("objects").replaceChildren();
+  $("under").hidden = true;
+  feed.turn(camera);
+  mark();
+}
+
+// Which camera is watched
+function mark() {
+  body.dataset.camera = feed.camera;
+  for (const button of $("cameras").children) button.setAttribute("aria-pressed", button.dataset.camera === feed.camera);
 }
 
 function begin(next) {
   const old = new Set([...$("layers").children].filter((b) => b.ariaPressed === "false").map((b) => b.dataset.layer));
   const first = run === null;
   ({ about, run } = next);
-  [points, selected, history] = [[], null, null];
-  picture.trails.clear();
+  forget();
+  feed.camera = next.record.camera ?? "";
+  $("cameras").hidden = !about.cameras.length;
+  $("cameras").replaceChildren(...about.cameras.map((camera) => {
+    const button = element("button", camera, { "data-camera": camera, title: `${camera}; left and right arrow key` });
+    button.addEventListener("click", () => turn(camera));
+    return button;
+  }));
+  mark();
   $("about").textContent = `${about.model} on ${about.source}`;
   $("about").title = about.source;
   on.clear();
@@ -78,6 +116,7 @@ function show(next) {
   }
   picture.follow(next.record);
   return new Promise((done) => requestAnimationFrame(() => {
+    if (message !== next) { done(); return; } // another camera is watched by now
     redraw();
     frames += 1;
     body.dataset.frames = frames;
@@ -132,9 +171,9 @@ function select(id) {
 }
 
 async function inspect() {
-  const id = selected;
-  const answer = await fetch(`track/${id}`).catch(() => null);
-  if (!answer?.ok || id !== selected) return;
+  const id = selected, camera = feed.camera;
+  const answer = await fetch(`track/${id}?camera=${encodeURIComponent(camera)}`).catch(() => null);
+  if (!answer?.ok || id !== selected || camera !== feed.camera) return;
   history = await answer.json();
   const track = message.record.tracks.find((one) => one.id === id);
   const names = [...new Set(history.samples.map((sample) => sample[2]))];
@@ -186,6 +225,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === " " && event.target.tagName !== "BUTTON") { event.preventDefault(); pause(!feed.paused); }
   if (event.key === "Escape") select(null);
   if (/^[1-9]$/.test(event.key)) $("layers").children[event.key - 1]?.click();
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], cameras = [...$("cameras").children];
+  if (step && cameras.length) {
+    event.preventDefault();
+    const now = cameras.findIndex((button) => button.dataset.camera === feed.camera);
+    cameras[(now + step + cameras.length) % cameras.length].click();
+  }
 });
 new ResizeObserver(redraw).observe($("stage"));
 feed.run();
