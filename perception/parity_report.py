@@ -50,8 +50,8 @@ class ParityReportConfig:
     out: Path
     """Folder for parity.md and parity.json."""
     run: Path | None = None
-    """Run directory that the files were exported from, or one of them, fp32: torch answers too, with its weights, and
-    is what the others are compared with."""
+    """Run directory that the files were exported from, or an fp32 one of them: torch answers too, with its weights, and
+    the others are compared with that."""
     split: str = "val"
     """Which images: train, val or test."""
     limit: int | None = 100
