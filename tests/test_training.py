@@ -261,6 +261,8 @@ def test_classes_are_taken_over_by_their_names(tmp_path: Path) -> None:
     assert all(name.startswith("masks.own.") for name in fresh) and fresh
     other = Network(replace(small, box_classes=("x", "y", "z")))
     assert "boxes.one_to_many.classify.2.weight" in checkpoint.adopt(other, old.state_dict(), small)
+    wider = Network(replace(small, width=2 * small.width))
+    assert "boxes.one_to_many.classify.2.weight" in checkpoint.adopt(wider, old.state_dict(), small)
 
 
 def test_frozen_parts_stay_as_they_are_and_task_weights_are_learned(toy: Path, tmp_path: Path) -> None:

@@ -214,7 +214,8 @@ def adopt(network: Network, state: dict[str, Tensor], config: NetworkConfig) -> 
     for layer, had, has in last_layers(config, network.config):
         for name in (f"{layer}.weight", f"{layer}.bias"):
             fitting.pop(name, None)
-            if name in own and name in state and set(had) & set(has):
+            alike = name in own and name in state and state[name].shape == (len(had), *own[name].shape[1:])
+            if alike and set(had) & set(has):
                 fitting[name] = own[name].clone()
                 for row, of in enumerate(has):
                     if of in had:
