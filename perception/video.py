@@ -24,8 +24,8 @@ BT709 = 1  # FFmpeg's number of the colour standard that players assume for HD
 KEYFRAME_S = 1.0  # a killed run loses less than this
 FRAGMENTS = "frag_keyframe+empty_moov+default_base_moof"
 WHOLE = "+hybrid_fragmented"  # made an ordinary MP4 with a whole index, in place, when it is closed
+ENDLESS = "+skip_trailer"  # no list of the fragments either, which would be kept in memory too
 CONTAINER = {
-    "movflags": FRAGMENTS,
     "frag_duration": "500000",  # microseconds
     "flush_packets": "1",
 }
@@ -67,7 +67,7 @@ class VideoWriter(OutputFile):
         self._key_pts = 0
         self._duration = max(1, round(1 / fps / TIME_BASE))
         encoder = _encoder()
-        options = CONTAINER if endless else CONTAINER | {"movflags": FRAGMENTS + WHOLE}
+        options = CONTAINER | {"movflags": FRAGMENTS + (ENDLESS if endless else WHOLE)}
         try:
             self._container: OutputContainer = av.open(str(self.path.absolute()), "w", format="mp4", options=options)
             stream = self._container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001))
