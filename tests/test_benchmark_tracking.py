@@ -85,7 +85,9 @@ def test_geometry_to_a_result(
 ) -> None:
     """One short drive; told twice, so that it is enough to be judged."""
     whole, out = geometry.samples, tmp_path / "geometry.json"
-    monkeypatch.setattr(geometry, "samples", lambda seed, seconds, flat: [20 * rows for rows in whole(23, 0.3, flat)])
+    monkeypatch.setattr(
+        geometry, "samples", lambda seed, seconds, flat, sure: [20 * rows for rows in whole(23, 0.3, flat, sure)]
+    )
     assert geometry.main(["--seeds", "1", "--json", str(out)]) == 0
     found = read_result(out)
     assert 0 < found["rows"]["flat road: distance, 20 to 40 m: median relative error"]["rounds"][0] < 20
