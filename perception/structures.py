@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["BranchName", "Detections", "Frame", "Letterbox", "Result", "Track", "class_name", "require_bgr"]
 
 GEOMETRY = ("distance_m", "distance_std_m", "ttc_s", "ttc_std_s")  # of a track, where known
-AREA_ROWS = 320  # rows of a class map that are counted for `areas`, at least
+AREA_ROWS = 256  # rows of a class map that are counted for `areas`, at least, and columns as dense
 BranchName = Literal["one_to_many", "one_to_one"]  # of the box head: the one that answers, see network/boxes.py
 
 
@@ -193,9 +193,10 @@ def _object(box: Sequence[float], score: float, class_id: int, names: Sequence[s
 def _areas(class_map: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """(H, W) uint8 of class ids -> share of the pixels by class name; classes that are absent are left out.
 
-    Of a large frame every second row is counted, or every third and so on: the model sees fewer than it has anyway.
+    Of a large frame every second row and column is counted, or every third and so on: the model sees fewer anyway.
     """
-    class_map = class_map[:: max(1, class_map.shape[0] // AREA_ROWS)]
+    step = max(1, class_map.shape[0] // AREA_ROWS)
+    class_map = np.ascontiguousarray(class_map[::step, ::step])
     counts = cv2.calcHist([class_map], [0], None, [256], [0, 256]).ravel()
     return {class_name(i, names): round(float(counts[i]) / class_map.size, 5) for i in np.flatnonzero(counts).tolist()}
 
