@@ -24,6 +24,7 @@ __all__ = [
     "box_labels",
     "class_named",
     "count_orphans",
+    "given_meanings",
     "ids_from_colours",
     "image_hw",
     "images_in",
@@ -132,13 +133,7 @@ class NamedCategoriesConfig(HeldOutConfig):
         A class that has a category of its own is not what a broader one means: beside "rider", "person" is pedestrian.
         Raises ValueError for an option that is not NAME=CLASS, names no category or no class, and if nothing is left.
         """
-        given: dict[str, frozenset[str]] = {}
-        for option in self.categories:
-            name, equals, members = option.partition("=")
-            if not equals or name not in names:
-                known = ", ".join(sorted(names)[:20])
-                raise ValueError(f"--categories {option!r}: expected NAME=CLASS,CLASS with NAME one of: {known}")
-            given[name] = frozenset(member.strip() for member in members.split(",") if member.strip())
+        given = given_meanings("--categories", self.categories, names)
         usual = {name: frozenset(_usual(name, _WHOLE) or _usual(name, _PART)) for name in names}
         own = frozenset().union(*(members for members in usual.values() if len(members) == 1))
         by_name = {name: members - own or members for name, members in usual.items() if members and name not in given}
@@ -165,6 +160,21 @@ def _usual(name: str, table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     plain = _plain(name)
     found = (table.get(plain.removesuffix(end)) for end in ("", "s", "es"))
     return next((classes for classes in found if classes), ())
+
+
+def given_meanings(flag: str, options: Iterable[str], names: Collection[str]) -> dict[str, frozenset[str]]:
+    """The texts NAME=CLASS,CLASS of the option `flag` -> name: the classes it may be.
+
+    Raises ValueError for a text of another form, or a name that is not one of `names`.
+    """
+    given = {}
+    for option in options:
+        name, equals, members = option.partition("=")
+        if not equals or name not in names:
+            known = ", ".join(sorted(names)[:20])
+            raise ValueError(f"{flag} {option!r}: expected NAME=CLASS,CLASS with NAME one of: {known}")
+        given[name] = frozenset(member.strip() for member in members.split(",") if member.strip())
+    return given
 
 
 def class_named(name: str, classes: Collection[str]) -> frozenset[str]:

@@ -31,7 +31,7 @@ CONTAINER = {
 }
 # The first encoder that opens is used. No look-ahead and no B-frames: a frame is on its way to the file at once.
 ENCODERS = {
-    # As sharp as veryfast at crf 23 (PSNR), a third less work, an eighth to a third larger.
+    # Beside veryfast at crf 23, tried on overlays of two clips: PSNR alike, a third less work, 13 to 32 % larger.
     "libx264": {"preset": "superfast", "crf": "24", "tune": "zerolatency", "forced-idr": "1"},
     "h264_nvenc": {"preset": "p4", "cq": "23", "bf": "0", "forced-idr": "1"},
     "h264_videotoolbox": {"realtime": "1"},

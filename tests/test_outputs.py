@@ -137,14 +137,20 @@ def test_mcap_by_its_own_reader(tmp_path: Path) -> None:
     assert by_topic["/records"][1] == expected
 
 
+def printed_rrd(path: Path) -> str:
+    """What Rerun's own command says of a recording."""
+    command = [sys.executable, "-m", "rerun_cli", "rrd", "print", "-v", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_rrd_by_its_own_reader(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="the extra rerun is not installed")
     write(tmp_path, "rrd")
-    command = [sys.executable, "-m", "rerun_cli", "rrd", "print", "-v", str(tmp_path / "run.rrd")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    printed = printed_rrd(tmp_path / "run.rrd")
     for entity in ("/camera", "/camera/boxes", "/camera/tracks", "/maps/scene", "/timings_ms/inference"):
-        assert re.search(rf"{entity}\b", done.stdout), (entity, done.stdout[-2000:])
+        assert re.search(rf"{entity}\b", printed), (entity, printed[-2000:])
 
 
 def test_several_at_once_and_what_they_are_called(tmp_path: Path) -> None:

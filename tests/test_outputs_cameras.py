@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from perception.records import read_records
 from perception.sinks import Outcome, close_sinks, open_sinks
 from perception.structures import Detections, Frame, Result, Track
 from tests.test_cameras import clip
+from tests.test_outputs import printed_rrd
 
 HW = (30, 40)
 CAMERAS = ("front", "left side")
@@ -91,13 +90,11 @@ def test_mcap_has_the_topics_of_each_camera(tmp_path: Path) -> None:
 def test_rrd_has_the_entities_of_each_camera(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="the extra rerun is not installed")
     write(tmp_path, "rrd")
-    command = [sys.executable, "-m", "rerun_cli", "rrd", "print", "-v", str(tmp_path / "run.rrd")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    printed = printed_rrd(tmp_path / "run.rrd")
     for part in ("front", "left-side"):
         for entity in ("camera", "camera/boxes", "camera/tracks", "maps/scene", "timings_ms/inference"):
-            assert re.search(rf"/{part}/{entity}\b", done.stdout), (entity, done.stdout[-2000:])
-    assert not re.search(r"[\s\"'](/camera|/maps)\b", done.stdout)
+            assert re.search(rf"/{part}/{entity}\b", printed), (entity, printed[-2000:])
+    assert not re.search(r"[\s\"'](/camera|/maps)\b", printed)
 
 
 def test_parts_of_paths_are_plain_and_differ() -> None:

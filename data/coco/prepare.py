@@ -68,7 +68,7 @@ class CocoConfig(NamedCategoriesConfig):
     def files(self) -> dict[str, tuple[Path, Path]]:
         """Split -> COCO file, folder of its images. Raises ValueError for an option of another form."""
         found = {}
-        for option in self.splits or usual_splits(self.source):
+        for option in self.splits:
             split, _, files = option.partition("=")
             annotations, _, images = files.partition(":")
             if split not in SPLITS or not annotations or not images:
@@ -178,6 +178,7 @@ def add_split(
 
 def prepare(config: CocoConfig) -> dict[str, Any]:
     """Convert `config.source`; the summary as JSON values."""
+    config = replace(config, splits=config.splits or usual_splits(config.source))
     files = {split: (read_coco(annotations), images) for split, (annotations, images) in config.files().items()}
     splits = config.held_out(
         {
@@ -189,7 +190,7 @@ def prepare(config: CocoConfig) -> dict[str, Any]:
     used = {coco.names.get(str(row.get("category_id"))) for coco, _ in files.values() for row in coco.annotations}
     boxes = config.box_labels(names)
     boxes = replace(boxes, own=tuple(name for name in boxes.own if name in used))  # Roboflow lists the project's name
-    is_coco = (config.splits or usual_splits(config.source)) == COCO_2017 and not config.name
+    is_coco = config.splits == COCO_2017 and not config.name
     name, licence, source = COCO if is_coco else (config.name or config.source.resolve().name, "not stated", "")
     notes: Counter[str] = Counter()
     with config.writer(DatasetLabels(name, config.licence or licence, source, boxes)) as writer:

@@ -15,6 +15,7 @@ from perception.layout import IMAGE_SUFFIXES, SPLITS, Report
 from perception.prepare import (
     HeldOutConfig,
     class_named,
+    given_meanings,
     ids_from_colours,
     no_val_note,
     progress,
@@ -94,13 +95,7 @@ def labels_of(names: Mapping[int, str], config: MasksConfig) -> DatasetLabels:
 
     Raises ValueError for an option --means that names no class of the masks, or none of ours.
     """
-    given = {}
-    for option in config.means:
-        name, equals, members = option.partition("=")
-        if not equals or name not in names.values():
-            known = ", ".join(sorted(set(names.values())))
-            raise ValueError(f"--means {option!r}: expected NAME=CLASS,CLASS with NAME one of: {known}")
-        given[name] = frozenset(member.strip() for member in members.split(",") if member.strip())
+    given = given_meanings("--means", config.means, set(names.values()))
     scene = {label: given.get(name, class_named(name, HEADS["scene"])) for label, name in names.items()}
     heads = {"scene": scene}
     if any("road" in members for members in scene.values()):
