@@ -116,6 +116,9 @@ def as_one_of_two(rank: int, ports: list[int], folder: Path, toy: Path) -> None:
     torch.set_default_dtype(torch.float32)
     os.environ["MASTER_PORT"] = str(ports[3])
     assert train.main(options(toy, folder / "bf16", "--loop.precision", "bf16")) == 0
+    for head, port in zip(("scene", "boxes"), ports[5:], strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        assert train.main(options(toy, folder / head, "--heads", head, "--loop.save-every", str(STEPS))) == 0
 
     def unreadable(*_: object) -> None:
         raise ValueError("an image that only the second process reads is broken")
@@ -172,7 +175,7 @@ def double() -> Iterator[None]:
 def runs(double: None, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what two processes wrote, and the run "one" of a single process."""
     folder = tmp_path_factory.mktemp("runs")
-    ports = [free_port() for _ in range(5)]
+    ports = [free_port() for _ in range(7)]
     torch.multiprocessing.spawn(as_one_of_two, (ports, folder, toy), nprocs=2)
     assert train.main(options(toy, folder / "one")) == 0
     torch.set_default_dtype(torch.float32)
@@ -229,6 +232,15 @@ def test_two_processes_train_like_one_in_bf16(runs: Path) -> None:
     assert len(one) == len(two) == STEPS
     for a, b in zip(one, two, strict=True):
         assert b["loss/scene"] == pytest.approx(a["loss/scene"], rel=0.03)
+
+
+@pytest.mark.parametrize("head", ["scene", "boxes"])
+def test_two_processes_train_one_head(runs: Path, head: str) -> None:
+    # parts of the pyramid that this head does not read have no gradient to average
+    assert checkpoint.latest(runs / head).name == f"step_{STEPS:06d}"
+    tasks = {"scene": ["scene"], "boxes": ["boxes", "boxes_one_to_one"]}[head]
+    losses = {name for line in logged(runs / head) for name in line if name.startswith("loss/")}
+    assert losses == {f"loss/{task}{dataset}" for task in tasks for dataset in ("", "/toy")}
 
 
 def test_what_only_one_process_meets_ends_all_and_is_said_once(runs: Path) -> None:

@@ -83,16 +83,17 @@ class Processes:
         if self.count > 1:
             dist.barrier(device_ids=[self.local_rank] if dist.get_backend() == "nccl" else None)
 
-    def wrap(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module, unread: bool = False) -> nn.Module:
         """What to call instead of `network`, which is in training mode: it averages the gradients over the processes.
 
-        Batch norms in `network` are replaced by synchronised ones, under the same names.
+        Batch norms in `network` are replaced by synchronised ones, under the same names. `unread` says that some of its
+        parameters reach none of its outputs.
         """
         if self.count == 1:
             return network
         synchronise_norms(network, self.sum)
         device_ids = [self.local_rank] if torch.cuda.is_available() else None
-        return DistributedDataParallel(network, device_ids=device_ids)
+        return DistributedDataParallel(network, device_ids=device_ids, find_unused_parameters=unread)
 
 
 ALONE = Processes()

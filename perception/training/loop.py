@@ -183,7 +183,8 @@ def train(
 
     bar = tqdm(loader, total=config.steps, initial=start, desc="train", unit="step", disable=None)
     network.train()
-    forward = processes.wrap(network)
+    # no head reads stride 32 without boxes, nor stride 4 without masks
+    forward = processes.wrap(network, unread=network.boxes is None or not network.masks)
     bad = 0
     for step, batch in enumerate(bar, start):
         # Stochastic depth is a function of the step, so a resumed run repeats it; it is another one in each process.

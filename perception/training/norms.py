@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -57,49 +58,35 @@ class _Normalise(torch.autograd.Function):
     """(x, weight, bias) -> (y, mean (C,), biased variance (C,), number of values ()), over all processes.
 
     The gradient is the textbook one with its two sums taken over all processes (arXiv:1502.03167): the mean of their
-    losses is what is minimised. Sums are float64, so that large means do not cancel small variances away.
+    losses is what is minimised. Sums are float64, so that large means do not cancel small variances away. The passes
+    over the maps are torch's own kernels: elementwise formulas took ten times as long.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, total: Sum
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = _wide(x)
-        var, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
+        _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+        mean, var = mean.double(), inverse.double().pow(-2) - eps
         own_n = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64, device=x.device)
-        mean, var = mean.double(), var.double()
         sums = total(torch.cat([mean * own_n, (var + mean.square()) * own_n, own_n]))
         n = sums[-1]
         mean, square = (sums[:-1] / n).chunk(2)
-        var = (square - mean.square()).clamp(min=0)
-        inverse = (var + eps).rsqrt()
-        scale = (weight * inverse).to(wide.dtype)
-        shift = (bias - mean * scale).to(wide.dtype)
-        mean, var, inverse = (value.to(wide.dtype) for value in (mean, var, inverse))
-        ctx.save_for_backward(x, weight, mean, inverse)
-        ctx.n, ctx.total = n, total
-        y = torch.addcmul(_channels(shift), wide, _channels(scale)).to(x.dtype)
+        mean, var = (value.to(weight.dtype) for value in (mean, (square - mean.square()).clamp(min=0)))
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.n, ctx.eps, ctx.total = n, eps, total
         ctx.mark_non_differentiable(mean, var, n)
-        return y, mean, var, n
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps), mean, var, n
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, inverse = ctx.saved_tensors
-        grad = _wide(grads[0])
-        normal = (_wide(x) - _channels(mean)) * _channels(inverse)
-        own = torch.cat([grad.sum((0, 2, 3)), (grad * normal).sum((0, 2, 3))])
-        by_bias, by_weight = own.chunk(2)
-        both = (ctx.total(own.double()) / ctx.n).to(grad.dtype)
-        mean_grad, mean_product = both.chunk(2)
-        by_x = (grad - _channels(mean_grad) - normal * _channels(mean_product)) * _channels(weight * inverse)
-        return by_x.to(x.dtype), by_weight, by_bias, None, None
-
-
-def _wide(x: Tensor) -> Tensor:
-    """float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _channels(values: Tensor) -> Tensor:
-    """(C,) -> (1, C, 1, 1)."""
-    return values[None, :, None, None]
+        x, weight, mean, var = ctx.saved_tensors
+        inverse = (var + ctx.eps).rsqrt()
+        scaled, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            grads[0], x, weight, mean, var, mean, inverse, False, ctx.eps, (True, True, True)
+        )  # as if mean and variance were constants
+        own = torch.cat([by_bias, by_weight])
+        mean_grad, mean_product = (ctx.total(own.double()) / ctx.n).to(own.dtype).chunk(2)
+        scale = -weight * inverse
+        through = F.batch_norm(x, mean, var, scale * mean_product, scale * mean_grad, eps=ctx.eps)
+        return scaled.add_(through), by_weight, by_bias, None, None
