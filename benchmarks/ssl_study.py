@@ -5,6 +5,7 @@
     python benchmarks/ssl_study.py --report                   the table and the plot again, from the stored results
     python benchmarks/ssl_study.py --out RUNS ... --arms mae   one arm again
     ... --encoders "distil, 3.3 x longer=perception/assets/vit-t-drive.safetensors"   an arm that was pretrained before
+    ... --arms given --encoders given=FILE --vit vit_small_patch14_dinov2 --hw 224 224 --result OTHER.json   any ViT
 
 Every arm starts from random weights and takes the same number of optimiser steps in pretraining; every fine-tuning run
 takes the same number too. Whatever is in RUNS is not computed again, so an interrupted study goes on where it stopped.
@@ -32,7 +33,6 @@ from perception.jsonfile import write_json
 from perception.training.checkpoint import revision
 
 RESULT = Path(__file__).parent / "results" / "ssl_study.json"
-PLOT = Path(__file__).parent / "results" / "ssl_study.png"
 LAYER_DECAY = 0.7  # of fine-tuning, for pretrained weights; random ones have nothing to keep in the early layers
 # arm -> its pretraining, in order: (method, share of the steps)
 ARMS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -42,7 +42,9 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {
     "distil": (("distil", 1.0),),
     "mae, then distil": (("mae", 0.5), ("distil", 0.5)),
     "distil, 3.3 x longer": (("distil", 1.0), ("distil", 7 / 3)),
+    "given": (),  # somebody else's weights, by --encoders
 }
+NOT_OURS = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}  # what an encoder of unknown making cost here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class SslStudyConfig:
     lr: float = 1e-3
     """Peak learning rate of fine-tuning."""
     result: Path = RESULT
-    """Where the results are kept."""
+    """Where the results are kept, with the plot beside it."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -90,7 +92,7 @@ def pretrained(config: SslStudyConfig, arm: str) -> tuple[Path | None, dict[str,
     if given := dict(entry.rsplit("=", 1) for entry in config.encoders).get(arm):
         return Path(given), None
     encoder: Path | None = None
-    cost: dict[str, Any] = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}
+    cost: dict[str, Any] = dict(NOT_OURS)
     for method, share in ARMS[arm]:
         steps = round(share * config.pretrain_steps)
         folder = config.out / (method if share == 1 else f"{slug(arm)}_{method}_{steps}")
@@ -170,7 +172,7 @@ def slug(arm: str) -> str:
 def body(config: SslStudyConfig) -> dict[str, Any]:
     """Pretrain, probe, fine-tune, store and print."""
     if config.report:
-        return report(json.loads(config.result.read_text()))
+        return report(json.loads(config.result.read_text()), config.result)
     if not config.images or not config.data or not config.teacher:
         raise ValueError("name --images, --data and --teacher, or --report for the stored results")
     if unknown := sorted(set(config.arms) - set(ARMS)):
@@ -187,8 +189,8 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
     encoders = {}
     for arm in config.arms:
         encoders[arm], cost = pretrained(config, arm)
-        if cost:
-            stored.setdefault("pretraining", {})[arm] = cost
+        costs = stored.setdefault("pretraining", {})
+        costs[arm] = cost or costs.get(arm, NOT_OURS)
         for entry in config.data if config.probe else ():
             found = probed(config, arm, encoders[arm], entry)
             stored.setdefault("probes", {}).setdefault(entry.replace(":", " ").split("/")[-1], {})[arm] = found
@@ -202,7 +204,7 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
                 rows = [r for r in stored.setdefault("runs", []) if key(r) != key(row)]
                 stored["runs"] = [*rows, row]
                 write_json(config.result, stored)
-    return report(stored)
+    return report(stored, config.result)
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -210,14 +212,14 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("arm", "data", "split", "share", "seed", "detail", "steps"))
 
 
-def report(stored: dict[str, Any]) -> dict[str, Any]:
-    """Print the tables, draw the plot, and return all of it."""
+def report(stored: dict[str, Any], result: Path) -> dict[str, Any]:
+    """Print the tables, draw the plot beside the result file, and return all of it."""
     from benchmarks.ssl_plot import draw, equal_labels
 
     print(f"{pretraining_table(stored)}\n\n{finetuning_table(stored)}")
     for line in equal_labels(stored):
         print(line)
-    draw(stored, PLOT)
+    draw(stored, result.with_suffix(".png"))
     return stored
 
 
