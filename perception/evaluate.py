@@ -143,7 +143,7 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         result = evaluate(model, folder, select, extra, more={"worst": worst[number]} if worst else {})
         lines = [tables(result)]
         if names:
-            result["robustness"] = robustness(model, folder, select, result, names)
+            result["robustness"] = robustness(model, folder, select, result, names, config.tta)
             lines += robustness_table(result["robustness"])
         results.append(result)
         print("\n".join(lines) + "\n", flush=True)
