@@ -166,6 +166,8 @@ def train(
         state = checkpoint.resume(run, network, ema, optimizer)
         start = int(state["step"])
         balance.restore(state.get("balance", {}))
+        if (before := state.get("images")) not in (None, now := about.get("images")):
+            print(f"the datasets had {before} images when the run was stopped, and now {now}: it sees other ones")
 
     tables, weights = label_tables(network, mixture, device)
     loader = batches(mixture, config.batch_size, start, config.workers, processes)
