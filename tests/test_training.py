@@ -266,7 +266,9 @@ def test_a_head_that_is_called_scene_need_not_know_our_classes() -> None:
     assert parts["scene"].min() > 0 and parts["boxes"].abs().max() == 0, "no class is annotated: nothing is ruled out"
 
 
-@pytest.mark.parametrize("wrong", [{"log_every": 0}, {"steps": 0}, {"save_every": -1}, {"ema": 1.5}, {"clip": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"log_every": 0}, {"steps": 0}, {"save_every": -1}, {"eval_limit": -1}, {"ema": 1.5}, {"clip": 0.0}]
+)
 def test_settings_of_the_loop_that_can_not_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"--loop.{next(iter(wrong)).replace('_', '-')}"):
         LoopConfig(**wrong)

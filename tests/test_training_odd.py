@@ -14,6 +14,7 @@ from toy_training import LABELS, options, weights, write_toy
 
 from perception import train
 from perception.layout import LayoutWriter
+from perception.network.tokens import Normalize
 from perception.training import checkpoint
 
 
@@ -83,3 +84,31 @@ def test_a_new_detail_path_is_not_frozen(toy: Path, tmp_path: Path) -> None:
     assert all(torch.equal(again[name], whole[name]) for name in whole)
     assert train.main(options(toy, tmp_path / "next", 1, "--init", str(tmp_path / "run"))) == 0
     assert stem not in weights(tmp_path / "next", "optimizer"), "now it is trained"
+
+
+def test_a_step_that_is_not_finite_leaves_nothing_behind(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward, calls = Normalize.forward, []
+
+    def broken_once(self: Normalize, image: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return forward(self, image) * (float("nan") if len(calls) in (3, 4) else 1.0)  # both paths of the second step
+
+    monkeypatch.setattr(Normalize, "forward", broken_once)
+    assert train.main(options(toy, tmp_path / "run", 3)) == 0
+    assert capsys.readouterr().out.count("is not finite, step skipped") == 1
+    for kind in ("network", "ema", "optimizer"):
+        assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run", kind).values()), kind
+
+
+def test_own_labels_without_masks_of_which_all_is_ignored(toy: Path, tmp_path: Path) -> None:
+    spec = LABELS.masks["scene"]
+    nothing = replace(spec, folder="other", sets=dict.fromkeys(spec.sets, frozenset()))
+    with LayoutWriter(tmp_path / "set", replace(LABELS, masks={"scene": nothing})) as writer:
+        mask = np.zeros((48, 80), np.uint8)
+        writer.add("train", "0", np.full((48, 80, 3), 90, np.uint8), boxes=[[5, 5, 30, 30]], categories=["vehicle"],
+                   masks={"other": mask})  # fmt: skip
+    assert train.main([*options(tmp_path / "set", tmp_path / "run", 1), "--own-labels"]) == 0
+    network, _ = checkpoint.load_network(tmp_path / "run")
+    assert network.config.heads == {} and network.boxes is not None
