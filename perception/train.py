@@ -64,7 +64,7 @@ class TrainConfig:
     freeze_vit: int = 0
     """Blocks of the ViT, counted from the image, that stay as they are, and the embeddings with them; 0 = none."""
     heads: tuple[str, ...] = ("boxes", *HEADS)
-    """Heads to train: any of boxes, scene, drive."""
+    """Heads to train: any of boxes, scene, drive. With --own-labels: boxes alone, or masks, with or without boxes."""
     own_labels: bool = False
     """Train in the one dataset's own label space instead of ours, for figures that compare with publications."""
     hw: tuple[int, int] = (256, 448)
