@@ -137,19 +137,27 @@ def body(config: EvaluateConfig) -> dict[str, Any]:
         CORRUPTIONS if "all" in config.corruptions else [name for name in CORRUPTIONS if name in config.corruptions]
     )
     plans = [plan(model, folder, select) for folder in config.data]
+    if config.calibration_plot and not hasattr(model.engine, "probabilities") and not any(todo.boxes for todo in plans):
+        raise ValueError(
+            "--calibration-plot: no dataset has boxes that the model finds, and class maps need a run directory or "
+            "--provider torch"
+        )
     worst = [worst_frames(todo, model) for todo in plans] if config.report else []
     results = []
     for number, folder in enumerate(config.data):
         result = evaluate(model, folder, select, extra, more={"worst": worst[number]} if worst else {})
         lines = [tables(result)]
         if names:
-            result["robustness"] = robustness(model, folder, select, result, names)
+            result["robustness"] = robustness(model, folder, select, result, names, config.tta)
             lines += robustness_table(result["robustness"])
         results.append(result)
         print("\n".join(lines) + "\n", flush=True)
     print(summary_table(results))
     if config.calibration_plot:
-        save_plot([result["calibration"] for result in results], config.calibration_plot)
+        try:
+            save_plot([result["calibration"] for result in results], config.calibration_plot)
+        except ValueError as error:  # no reason to lose the figures
+            print(f"no {config.calibration_plot}: {error}")
     metadata = model.engine.metadata
     summary = {
         "model": str(config.model or BUNDLED_MODEL.name),

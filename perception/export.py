@@ -250,7 +250,7 @@ def through_torch(config: ExportConfig, out: Path) -> dict[str, Any]:
     if config.hw:
         network = at_size(network, config.hw)
     trained = (*(["boxes"] if network.boxes is not None else []), *network.masks)
-    heads = config.heads or trained
+    heads = tuple(dict.fromkeys(config.heads)) or trained
     if unknown := [head for head in heads if head not in trained]:
         raise ValueError(f"--heads: {config.run} has no head {unknown[0]!r}; it has: {', '.join(trained)}")
     network.keep(heads)

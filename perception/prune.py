@@ -127,6 +127,10 @@ def body(config: PruneConfig) -> dict[str, Any]:
 
     loss = loss_of(network, mixture)
     before = {"parameters": parameters(network), "loss": mean_loss(loss, seen)}
+    if before["loss"] == 0:  # only where no image has a label
+        raise ValueError(
+            f"nothing in --data is labelled for the heads of {config.run}: its units can not be judged by it"
+        )
     gone = remove_blocks(network, config.blocks, loss, seen[::FOR_BLOCKS])
     found = look(network, loss, seen)
     heads = choose([one.heads for one in found], config.heads)

@@ -29,6 +29,7 @@ from perception.layout import read_layout, split_weight
 from perception.train import TrainConfig
 from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
+from perception.training.evaluation import require_sound_val
 from perception.training.loop import LoopConfig
 from perception.training.policy import Policy, load_policy, save_policy
 from perception.training.search import SCORE, Evaluation, figures, hold_out, score, search
@@ -130,6 +131,7 @@ def check(config: SearchConfig) -> None:
     folders = [split_weight(entry)[0] for entry in config.data]
     for folder in folders:
         read_layout(folder, "train")
+        require_sound_val(folder)
     if not any((folder / "images" / "val").is_dir() for folder in folders):
         raise ValueError("no dataset of --data has a val split to compare on; prepare.py makes one")
     load_policy(config.augment.policy)

@@ -28,6 +28,7 @@ from perception.training import checkpoint
 from perception.training.augment import AugmentConfig
 from perception.training.dataset import Mixture
 from perception.training.distributed import ALONE, Processes, run_together
+from perception.training.evaluation import require_sound_val
 from perception.training.from_onnx import network_from_onnx, settle_norms
 from perception.training.loop import LoopConfig, train
 from perception.training.policy import load_policy, save_policy
@@ -63,7 +64,7 @@ class TrainConfig:
     freeze_vit: int = 0
     """Blocks of the ViT, counted from the image, that stay as they are, and the embeddings with them; 0 = none."""
     heads: tuple[str, ...] = ("boxes", *HEADS)
-    """Heads to train: any of boxes, scene, drive."""
+    """Heads to train: any of boxes, scene, drive. With --own-labels: boxes alone, or masks, with or without boxes."""
     own_labels: bool = False
     """Train in the one dataset's own label space instead of ours, for figures that compare with publications."""
     hw: tuple[int, int] = (256, 448)
@@ -94,17 +95,23 @@ def network_for(config: TrainConfig, mixture: Mixture, before: NetworkConfig | N
     if config.own_labels:
         labels = mixture.labels[0]
         boxes = labels.boxes.classes if labels.boxes and "boxes" in config.heads else ()
-        return replace(base, box_classes=boxes, heads={name: spec.classes for name, spec in labels.masks.items()})
+        masks = labels.masks if set(config.heads) - {"boxes"} else {}
+        heads = {name: spec.classes for name, spec in masks.items() if spec.classes}
+        return replace(base, box_classes=boxes, heads=heads)
     if unknown := sorted(set(config.heads) - {"boxes", *HEADS}):
         raise ValueError(f"--heads: unknown head {unknown[0]!r}; expected any of boxes, {', '.join(HEADS)}")
     heads = {name: classes for name, classes in HEADS.items() if name in config.heads}
     return replace(base, box_classes=BOX_CLASSES if "boxes" in config.heads else (), heads=heads)
 
 
+def goes_on(config: TrainConfig) -> bool:
+    """Whether --init names a whole network, and not the ViT alone or nothing."""
+    return config.init not in (None, "random") and Path(str(config.init)).suffix not in WEIGHT_SUFFIXES
+
+
 def whole_source(config: TrainConfig) -> Path | None:
     """The run or exported file that --init names; None where it names the ViT alone or nothing."""
-    named = config.init not in (None, "random") and Path(str(config.init)).suffix not in WEIGHT_SUFFIXES
-    if not named:
+    if not goes_on(config):
         return None
     path = model_file(config.init)
     if not path.exists():
@@ -123,16 +130,18 @@ def opened(source: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
 
 def initial_network(config: TrainConfig, mixture: Mixture) -> Network:
     """A network with the weights that the options name; with --resume the checkpoint replaces them all."""
-    whole = whole_source(config)
+    given = config.pretrained or config.detail_weights is not None
+    trained = given or goes_on(config)  # the detail path
     if config.resume:
         saved = checkpoint.network_config(checkpoint.read_meta(checkpoint.latest(config.out)))
         network = Network(network_for(config, mixture, saved))
-    elif whole is not None:
+    elif whole := whole_source(config):
         state, before = opened(whole)
         network = Network(network_for(config, mixture, before), config.pretrained, None, config.detail_weights)
         print(f"init: {whole}")
         if new := checkpoint.adopt(network, state, before):
             print(f"{len(new)} weights are new, the first is {new[0]}")
+            trained = given or not any(name.startswith("pyramid.detail.") for name in new)
         if whole.suffix == ".onnx":
             images = [mixture[n].image for n in range(min(SETTLE_ON, len(mixture)))]
             settle_norms(network, torch.from_numpy(np.stack(images)))
@@ -142,7 +151,7 @@ def initial_network(config: TrainConfig, mixture: Mixture) -> Network:
         network = Network(network_for(config, mixture, None), config.pretrained, vit, config.detail_weights)
         print(f"init of the ViT: {vit or ('the hub' if config.pretrained else 'random')}")
     detail = network.pyramid.detail
-    if detail is not None and config.freeze_details != "none" and (config.pretrained or config.detail_weights or whole):
+    if detail is not None and config.freeze_details != "none" and trained:
         detail.freeze(all_stages=config.freeze_details == "all")
     network.pyramid.tokens.freeze(config.freeze_vit)
     return network
@@ -202,13 +211,17 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
         config.own_labels,
         config.share,
     )
+    for folder in folders:  # better said now than at the first evaluation
+        require_sound_val(folder, config.own_labels)
     network = initial_network(config, mixture)
+    if network.pyramid.detail is not None and not network.pyramid.detail.frozen:
+        config = replace(config, freeze_details="none")  # for --resume, which does not see where they came from
     if processes.main and not config.resume:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
         save_policy(load_policy(config.augment.policy), config.out / "policy.json")
-    for labels, samples, weight in zip(mixture.labels, mixture.samples, weights, strict=True):
-        print(f"data: {labels.name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
+    for name, labels, samples, weight in zip(mixture.names, mixture.labels, mixture.samples, weights, strict=True):
+        print(f"data: {name}, {len(samples)} images, weight {weight:g} ({labels.licence})")
     labelled, others = tasks_with_labels(network, mixture)
     if others:
         text = "learns nothing, and may get worse as the ViT changes under it"
@@ -218,7 +231,12 @@ def body(config: TrainConfig, processes: Processes = ALONE) -> dict[str, Any]:
         print(
             f"{length}: --loop.lr is never reached; --loop.warmup {config.loop.steps // 10} would leave time to learn"
         )
-    about = {"data": mixture.names, "revision": checkpoint.revision(), "train": {"own_labels": config.own_labels}}
+    about = {
+        "data": mixture.names,
+        "images": [len(samples) for samples in mixture.samples],
+        "revision": checkpoint.revision(),
+        "train": {"own_labels": config.own_labels},
+    }
     summary = train(network, mixture, config.out, config.loop, about, processes)
     print(f"python -m perception.export {config.out} --out FILE.onnx makes the file that perception.live runs")
     return summary

@@ -177,3 +177,13 @@ def test_broken_data_yaml_is_one_clear_line(tmp_path, capsys, yaml, message):
 def test_no_data_yaml_is_one_clear_line(tmp_path, capsys):
     assert main([str(tmp_path), str(tmp_path / "out")]) == 2
     assert "name it with --yaml" in capsys.readouterr().err
+
+
+def test_a_folder_above_the_source_may_be_called_images(tmp_path):
+    root = tmp_path / "images" / "export"
+    photo(root / "obj_train_data/1.jpg")
+    label(root / "obj_train_data/1.txt", "0 0.5 0.5 0.2 0.5\n")
+    label(root / "obj.names", "car\n")
+    assert main([str(root), str(tmp_path / "out"), "--strict"]) == 0
+    (sample,) = read_layout(tmp_path / "out", "train")[1]
+    assert sample.categories == ("car",)

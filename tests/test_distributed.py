@@ -32,6 +32,7 @@ from perception.training.distributed import ALONE, Processes, Share, together
 from perception.training.norms import SyncNorm, synchronise_norms
 
 STEPS, STOP = 5, 3
+STOPS = (2, 4)  # of a run that one process begins, two go on with, and one ends
 LABELS = DatasetLabels(
     name="toy",
     licence="ours",
@@ -50,12 +51,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "toy"
     rng = np.random.default_rng(0)
     with LayoutWriter(folder, LABELS) as writer:
-        for i in range(9):
+        for i in range(11):
             image = rng.integers(0, 255, (64, 96, 3)).astype(np.uint8)
             mask = np.full((64, 96), 255, np.uint8)
             mask[: 7 * i, : 10 * i] = i % 2
+            image[mask == 1] //= 4
             boxes = [[5.0 * j, 10, 5 * j + 20 + i, 50] for j in range(i % 4)]
-            writer.add("train", f"{i}", image, boxes=np.array(boxes).reshape(-1, 4), categories=["car"] * len(boxes),
+            split, names = "train" if i < 9 else "val", ["car"] * len(boxes)
+            writer.add(split, f"{i}", image, boxes=np.array(boxes).reshape(-1, 4), categories=names,
                        masks={"seg": mask})  # fmt: skip
     return folder
 
@@ -84,8 +87,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextlib.contextmanager
+def interrupted_at(stop: int) -> Iterator[None]:
+    """Training ends as by Ctrl-C before its step number `stop`, from 0."""
+    usual = loop.learning_rate
+
+    def interrupt(step: int, *rest: int) -> float:
+        if step == stop:
+            raise KeyboardInterrupt
+        return usual(step, *rest)
+
+    loop.learning_rate = interrupt
+    try:
+        yield
+    finally:
+        loop.learning_rate = usual
+
+
 def as_one_of_two(rank: int, ports: list[int], folder: Path, toy: Path) -> None:
-    """In a process of its own: the norms, a whole run, and one that is interrupted at step STOP."""
+    """In a process of its own: the norms, whole runs, one that is interrupted, one that goes on and is then too."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
@@ -99,24 +119,20 @@ def as_one_of_two(rank: int, ports: list[int], folder: Path, toy: Path) -> None:
     os.environ["MASTER_PORT"] = str(ports[1])
     assert train.main(options(toy, folder / "two", "--json", str(folder / "summary.json"))) == 0
 
-    usual = loop.learning_rate
+    for port, stop, more in (
+        (ports[2], STOP, options(toy, folder / "cut")),
+        (ports[7], STOPS[1], ["--out", str(folder / "twice"), "--resume"]),
+    ):
+        os.environ["MASTER_PORT"] = str(port)
+        with interrupted_at(stop):
+            assert train.main(more) == 130
+        dist.barrier()  # the first process holds the store: it may not leave before the other has heard
+        dist.destroy_process_group()
 
-    def interrupt(step: int, *rest: int) -> float:
-        if step == STOP:
-            raise KeyboardInterrupt
-        return usual(step, *rest)
-
-    loop.learning_rate = interrupt
-    os.environ["MASTER_PORT"] = str(ports[2])
-    assert train.main(options(toy, folder / "cut")) == 130
-    dist.barrier()  # the first process holds the store: it may not leave before the other has heard
-    dist.destroy_process_group()
-
-    loop.learning_rate = usual
     torch.set_default_dtype(torch.float32)
     os.environ["MASTER_PORT"] = str(ports[3])
     assert train.main(options(toy, folder / "bf16", "--loop.precision", "bf16")) == 0
-    for head, port in zip(("scene", "boxes"), ports[5:], strict=True):
+    for head, port in zip(("scene", "boxes"), ports[5:7], strict=True):
         os.environ["MASTER_PORT"] = str(port)
         assert train.main(options(toy, folder / head, "--heads", head, "--loop.save-every", str(STEPS))) == 0
 
@@ -175,7 +191,9 @@ def double() -> Iterator[None]:
 def runs(double: None, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what two processes wrote, and the run "one" of a single process."""
     folder = tmp_path_factory.mktemp("runs")
-    ports = [free_port() for _ in range(7)]
+    ports = [free_port() for _ in range(8)]
+    with interrupted_at(STOPS[0]):
+        assert train.main(options(toy, folder / "twice", "--loop.save-every", str(STOPS[0]))) == 130
     torch.multiprocessing.spawn(as_one_of_two, (ports, folder, toy), nprocs=2)
     assert train.main(options(toy, folder / "one")) == 0
     torch.set_default_dtype(torch.float32)
@@ -225,6 +243,18 @@ def test_a_run_of_two_processes_is_resumed_by_one(runs: Path) -> None:
     assert checkpoint.latest(runs / "cut").name == f"step_{STOP:06d}"
     assert train.main(["--out", str(runs / "cut"), "--resume"]) == 0
     assert_same_run(runs / "cut", runs / "one")
+
+
+def test_a_run_that_is_stopped_twice_and_once_goes_on_in_two_ends_with_the_same_figures(runs: Path) -> None:
+    assert checkpoint.latest(runs / "twice").name == f"step_{STOPS[1]:06d}"
+    assert train.main(["--out", str(runs / "twice"), "--resume"]) == 0
+    assert_same_run(runs / "twice", runs / "one")
+    found, wanted = (
+        loop.flatten(json.loads((runs / run / "metrics.jsonl").read_text().splitlines()[-1])["evaluation"])
+        for run in ("twice", "one")
+    )
+    assert {"toy/masks/scene/mIoU", "toy/boxes/images"} <= wanted.keys()
+    assert found == pytest.approx(wanted, abs=2e-3)
 
 
 def test_two_processes_train_like_one_in_bf16(runs: Path) -> None:

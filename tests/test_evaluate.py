@@ -134,6 +134,14 @@ def test_a_dataset_with_nothing_in_common(make_tiny_model, tiny_metadata, boxes_
     assert "is annotated for boxes, but the model gives scene, drive" in capsys.readouterr().err
 
 
+def test_a_head_whose_labels_are_all_ignored_is_not_judged(model_path, folder, tmp_path, capsys):
+    nothing = dataclasses.replace(SCENE, sets=dict.fromkeys(SCENE.sets, frozenset()))
+    root = write_dataset(tmp_path / "set", DatasetLabels("set", "CC0", boxes=BOXES, masks={"scene": nothing}))
+    assert main(["--model", str(model_path), "--data", str(root), "--report", str(tmp_path / "page")]) == 0
+    result = evaluate(load(model_path), root)
+    assert result["masks"] == {} and result["missing"] == [] and result["boxes"]["AP50"] > 0.8
+
+
 def test_a_dataset_without_masks(model_path, boxes_only):
     result = evaluate(load(model_path), boxes_only)
     assert result["masks"] == {} and result["boxes"]["AP50"] > 0.8

@@ -80,3 +80,31 @@ def test_mistakes_are_one_line(model_path, folder, capsys, argv, said):
     error = capsys.readouterr()
     assert error.err.startswith("error: ") and said in error.err and error.err.count("\n") == 1
     assert error.out == "", "before the first image"
+
+
+def test_a_plot_that_has_nothing_to_draw_costs_no_figures(model_path, folder, tmp_path, capsys):
+    with LayoutWriter(tmp_path / "grey", DatasetLabels("grey", "CC0", boxes=BOXES)) as writer:
+        writer.add("val", "0", np.full((64, 96, 3), 100, np.uint8), boxes=[(10, 10, 40, 40)], categories=["Car"])
+    argv = [
+        "--model",
+        str(model_path),
+        "--calibration-plot",
+        str(tmp_path / "c.png"),
+        "--json",
+        str(tmp_path / "f.json"),
+    ]
+    assert main([*argv, "--data", str(tmp_path / "grey")]) == 0
+    assert "no calibration to draw" in capsys.readouterr().out and not (tmp_path / "c.png").exists()
+    assert json.loads((tmp_path / "f.json").read_text())["datasets"][0]["boxes"]["AP50"] == 0
+    assert main([*argv, "--data", str(tmp_path / "grey"), str(folder)]) == 0
+    assert (tmp_path / "c.png").exists()
+
+
+def test_a_plot_that_can_not_be_is_refused_before_the_first_image(model_path, tmp_path, capsys):
+    with LayoutWriter(tmp_path / "maps", DatasetLabels("maps", "CC0", masks={"drive": DRIVE})) as writer:
+        writer.add("val", "0", np.zeros((64, 96, 3), np.uint8), masks={"drive": np.zeros((64, 96), np.uint8)})
+    capsys.readouterr()
+    argv = ["--model", str(model_path), "--data", str(tmp_path / "maps"), "--calibration-plot", str(tmp_path / "c.png")]
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "class maps need a run directory" in said.err

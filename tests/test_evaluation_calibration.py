@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -175,8 +176,13 @@ def test_the_picture_shows_every_task_and_which_way_it_errs(tmp_path):
     assert (tmp_path / "new" / "plot.png").stat().st_size > 1000
     with pytest.raises(ValueError, match=r"writes a \.png file"):
         save_plot([figures], tmp_path / "plot.pdf")
+    nothing = {"boxes": None, "masks": None}
     with pytest.raises(ValueError, match="no calibration to draw"):
-        reliability_plot({"boxes": None, "masks": None})
+        reliability_plot(nothing)
+    with pytest.raises(ValueError, match="no calibration to draw"):
+        save_plot([nothing, nothing], tmp_path / "plot.png")
+    save_plot([nothing, figures], tmp_path / "plot.png")  # another dataset of the same evaluation has something
+    assert (cv2.imread(str(tmp_path / "plot.png")) == image).all()
 
 
 def test_lines_say_what_is_missing():

@@ -151,6 +151,13 @@ def test_vehicles_are_one_class_and_the_rest_is_none():
     )
 
 
+def test_a_datasets_own_labels_need_not_have_every_vehicle():
+    own = BoxLabels({name: frozenset({name}) for name in ("car", "cone")}, frozenset({"car", "cone"}), ("car", "cone"))
+    evaluation = LegacyEvaluation(own, own.classes, None, ())
+    evaluation.add_boxes(found((0, 0, 40, 40, 0.9, 0)), np.array([[0, 0, 40, 40]], np.float32), ["car"], NONE)
+    assert evaluation.result()["vehicle_AP50"] == pytest.approx(1)
+
+
 def test_the_table_has_ours_on_top():
     legacy = LegacyEvaluation(BOXES, BOX_CLASSES, DRIVE, DRIVE_CLASSES, batch=7)
     legacy.add_map(mask(A_FOUND), mask(A_TRUE))

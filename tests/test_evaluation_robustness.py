@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from perception.evaluate import main
+from perception.evaluation import robustness as module
 from perception.evaluation.corruptions import CORRUPTIONS
 from perception.evaluation.figures import Selection, evaluate
 from perception.evaluation.robustness import relative, robustness, robustness_table
@@ -112,3 +113,16 @@ def test_an_unknown_corruption_is_refused(folder, capsys):
     with pytest.raises(SystemExit):
         main(["--data", str(folder), "--corruptions", "snow"])
     assert "snow" in capsys.readouterr().err
+
+
+def test_corrupted_images_are_seen_in_the_views_of_the_clean_ones(model_path, folder, monkeypatch):
+    asked = []
+
+    def evaluated(model, folder, select, extra=None, change=None):
+        asked.append(extra.tta if extra else "")
+        return {"boxes": {"AP50": 0.5}, "masks": {}}
+
+    monkeypatch.setattr(module, "evaluate", evaluated)
+    clean = {"boxes": {"AP50": 0.5}, "masks": {}}
+    found = robustness(load(model_path, "cpu"), folder, Selection(), clean, ["noise"], "flip")
+    assert asked == ["flip"] * 5 and found["relative"]["mean"] == {"boxes AP50": 1.0}

@@ -162,7 +162,9 @@ def test_several_images_in_one_call_and_back_to_one(
 
 def test_heads_can_be_left_out(run: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "drive.onnx"
-    assert export.main([str(run), "--out", str(out), "--images", str(images), "--heads", "drive"]) == 0
+    twice = ["--heads", "drive", "drive"]  # is once
+    assert export.main([str(run), "--out", str(out), "--images", str(images), *twice]) == 0
+    assert [output.name for output in onnx.load(out).graph.output] == ["drive"]
     model = load(out, provider="cpu")
     result = model(np.zeros((30, 40, 3), np.uint8))
     assert set(result.class_maps) == {"drive"} and len(result.detections) == 0

@@ -233,6 +233,18 @@ def test_mistakes(
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_data_without_a_label_for_any_head_says_nothing(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Network(replace(small().config, box_classes=()))
+    checkpoint.save_weights(tmp_path / "masks", 1, network.state_dict(), {"network": train.asdict(network.config)})
+    with LayoutWriter(tmp_path / "boxes", replace(LABELS, masks={})) as writer:
+        writer.add("train", "0", np.zeros((*HW, 3), np.uint8), boxes=[[5, 5, 40, 40]], categories=["car"])
+    argv = [str(tmp_path / "masks"), "--data", str(tmp_path / "boxes"), "--images", "2", "--batch-size", "2"]
+    assert prune.main([*argv, "--blocks", "1", "--threads", "1", "--out", str(tmp_path / "out")]) == 2
+    assert "nothing in --data is labelled" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_an_existing_folder_is_kept(run: Path, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prune.main([str(run), "--data", str(toy), "--mlp", "0.5", "--out", str(run)]) == 2
     assert "name a new folder" in capsys.readouterr().err

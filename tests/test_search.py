@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,11 @@ def test_an_interrupted_search_tries_the_same_policies_as_one_that_is_not(tmp_pa
 
 
 def test_the_held_out_part_is_every_fourth_image_with_its_labels(toy: Path, tmp_path: Path) -> None:
-    part = hold_out(toy, tmp_path / "part", 4)
+    marked = tmp_path / "marked"  # JSON as some tools write it, with a byte order mark
+    shutil.copytree(toy, marked)
+    coco = marked / "boxes" / "train.json"
+    coco.write_text(coco.read_text(), encoding="utf-8-sig")
+    part = hold_out(marked, tmp_path / "part", 4)
     whole, rest = read_layout(toy, "train")[1], read_layout(part, "train")[1]
     labels, held = read_layout(part, "val")
     assert [s.image.stem for s in held] == ["002", "006"]
@@ -185,6 +190,7 @@ def test_the_score_is_the_mean_of_the_figures_that_there_are() -> None:
         (["--out", "out", "--data", "toy", "--trials", "0"], "--trials"),
         (["--out", "out", "--data", "toy", "--seeds", "1", "1"], "--seeds"),
         (["--out", "out", "--data", "nowhere"], "nowhere"),
+        (["--out", "out", "--data", "broken"], "val.json is broken"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(
@@ -193,6 +199,8 @@ def test_mistakes_are_one_line_and_exit_2(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy").symlink_to(toy)
+    shutil.copytree(toy, tmp_path / "broken")
+    (tmp_path / "broken" / "boxes" / "val.json").write_text("{}")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "config.json").write_text("{}")
     assert search.main(arguments) == 2

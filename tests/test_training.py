@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toy_training import LABELS, options, weights, write_toy
 
 from perception import train
-from perception.labels import DRIVE_CLASSES, SCENE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter
 from perception.network.network import Network, NetworkConfig
 from perception.training import checkpoint
@@ -30,54 +30,12 @@ from perception.training.loop import LoopConfig, losses
 from perception.training.losses import BoxTargets
 from perception.training.optim import Ema, layer_scale, learning_rate, parameter_groups
 
-LABELS = DatasetLabels(
-    name="toy",
-    licence="ours",
-    boxes=BoxLabels(
-        {"vehicle": frozenset({"car", "truck"}), "person": frozenset({"pedestrian"})},
-        frozenset({"car", "truck", "pedestrian"}),
-    ),
-    masks={
-        "scene": MaskLabels(
-            "seg", {0: "road", 1: "sky"}, {0: frozenset({"road", "lane marking"}), 1: frozenset({"sky"})}, SCENE_CLASSES
-        ),
-        "drive": MaskLabels(
-            "seg", {0: "road", 1: "sky"}, {0: frozenset({"drivable"}), 1: frozenset({"background"})}, DRIVE_CLASSES
-        ),
-    },
-)
 PLAIN = ["--augment.crop", "0", "--augment.magnitude", "0"]
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Red vehicles and green people on a grey road under a blue sky, 48x80."""
-    folder = tmp_path_factory.mktemp("data") / "toy"
-    rng = np.random.default_rng(0)
-    with LayoutWriter(folder, LABELS) as writer:
-        for split, count in (("train", 6), ("val", 2)):
-            for i in range(count):
-                image, mask = np.full((48, 80, 3), 90, np.uint8), np.zeros((48, 80), np.uint8)
-                image[:20], mask[:20] = (220, 150, 60), 1
-                boxes, categories = [], []
-                for kind, colour in (("vehicle", (0, 0, 230)), ("person", (0, 220, 0)))[: i % 3]:
-                    x, y = int(rng.integers(0, 50)), int(rng.integers(18, 26))
-                    image[y : y + 20, x : x + 24] = colour
-                    boxes.append([x, y, x + 24, y + 20])
-                    categories.append(kind)
-                writer.add(split, f"{i:03d}", image, boxes=np.array(boxes).reshape(-1, 4), categories=categories,
-                           masks={"seg": mask})  # fmt: skip
-    return folder
-
-
-def options(data: Path, out: Path, steps: int, *more: str) -> list[str]:
-    small = ["--hw", "64", "96", "--loop.batch-size", "2", "--loop.workers", "0", "--loop.warmup", "2"]
-    often = ["--loop.log-every", "2", "--loop.eval-every", "0", "--loop.save-every", "3", "--loop.steps", str(steps)]
-    return ["--data", str(data), "--out", str(out), "--threads", "1", *small, *often, *more]
-
-
-def weights(run: Path, kind: str = "network") -> dict[str, torch.Tensor]:
-    return load_file(checkpoint.latest(run) / f"{kind}.safetensors")
+    return write_toy(tmp_path_factory.mktemp("data") / "toy")
 
 
 def test_samples_are_a_function_of_their_number(toy: Path) -> None:
@@ -290,6 +248,8 @@ def test_own_label_space(toy: Path, tmp_path: Path) -> None:
     assert network.config.box_classes == ("vehicle", "person") and network.config.heads == {"seg": ("road", "sky")}
     assert train.main([*options(toy, tmp_path / "masks", 1), "--own-labels", "--heads", "scene"]) == 0
     assert checkpoint.load_network(tmp_path / "masks")[0].boxes is None, "the boxes of the data set are not needed"
+    assert train.main([*options(toy, tmp_path / "boxes", 1), "--own-labels", "--heads", "boxes"]) == 0
+    assert not checkpoint.load_network(tmp_path / "boxes")[0].masks, "nor are its masks"
 
 
 def test_a_head_that_is_called_scene_need_not_know_our_classes() -> None:
@@ -306,7 +266,9 @@ def test_a_head_that_is_called_scene_need_not_know_our_classes() -> None:
     assert parts["scene"].min() > 0 and parts["boxes"].abs().max() == 0, "no class is annotated: nothing is ruled out"
 
 
-@pytest.mark.parametrize("wrong", [{"log_every": 0}, {"steps": 0}, {"save_every": -1}, {"ema": 1.5}, {"clip": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"log_every": 0}, {"steps": 0}, {"save_every": -1}, {"eval_limit": -1}, {"ema": 1.5}, {"clip": 0.0}]
+)
 def test_settings_of_the_loop_that_can_not_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"--loop.{next(iter(wrong)).replace('_', '-')}"):
         LoopConfig(**wrong)

@@ -107,12 +107,16 @@ def listed_images(data: dict[str, Any], key: str, root: Path) -> list[Path]:
     return images
 
 
-def label_file(image: Path) -> Path:
-    """.../images/x/1.jpg -> .../labels/x/1.txt; beside the image where no part of its path is called images."""
-    parts = list(image.parts)
+def label_file(image: Path, root: Path) -> Path:
+    """.../images/x/1.jpg -> .../labels/x/1.txt; beside the image where no folder in `root` on its way is called images.
+
+    What lies above `root` is the user's own: a folder called images there says nothing.
+    """
+    above = root if image.is_relative_to(root) else Path()
+    parts = list(image.relative_to(above).parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    return above.joinpath(*parts).with_suffix(".txt")
 
 
 def layout_name(image: Path, root: Path) -> str:
@@ -153,7 +157,7 @@ def read_boxes(
 def add_image(writer: LayoutWriter, split: str, image: Path, root: Path, names: dict[int, str]) -> bool:
     """Add one image with the boxes that mean something to us; whether it has a label file."""
     assert writer.labels.boxes
-    labels = label_file(image)
+    labels = label_file(image, root)
     if labels.is_dir():
         writer.report.problem("folder called like a label file, image taken as background", str(labels))
     hw = image_hw(image) or (1, 1)  # the writer counts an image that can't be read
@@ -185,12 +189,14 @@ def prepare(config: YoloConfig) -> dict[str, Any]:
                 labelled = add_image(writer, split, image, config.source, names)
                 notes["image with a label file" if labelled else "image without a label file: background"] += 1
         listed = [image for images in splits.values() for image in images]
-        for image_folder, label_folder in sorted({(image.parent, label_file(image).parent) for image in listed}):
+        folders = {(image.parent, label_file(image, config.source).parent) for image in listed}
+        for image_folder, label_folder in sorted(folders):
             if image_folder != label_folder and image_folder.is_dir():  # a .txt list may name a part of the images
                 labels = [path for path in label_folder.glob("*.txt") if path.name != "classes.txt"]
                 count_orphans(labels, images_in(image_folder), writer.report)
         if notes and not notes.pop("image with a label file", 0):
-            raise ValueError(f"no image has a label file; expected for {listed[0]} {label_file(listed[0])}")
+            expected = label_file(listed[0], config.source)
+            raise ValueError(f"no image has a label file; expected for {listed[0]} {expected}")
     return summary(writer.report, {**notes, **split_and_category_notes(writer.report, boxes, list(names.values()))})
 
 

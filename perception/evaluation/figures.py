@@ -89,7 +89,8 @@ def plan(model: Model, folder: str | Path, select: Selection) -> Plan:
     """
     metadata = model.engine.metadata
     labels, samples = read_layout(folder, select.split, select.own_space)
-    wanted = (["boxes"] if labels.boxes and labels.boxes.has_classes else []) + list(labels.masks)
+    wanted = ["boxes"] if labels.boxes and labels.boxes.has_classes else []
+    wanted += [head for head, spec in labels.masks.items() if any(spec.sets.values())]
     present = (["boxes"] if metadata.box_names else []) + list(metadata.heads)
     common = [task for task in wanted if task in present]
     if not common:

@@ -191,7 +191,8 @@ class LegacyEvaluation:
         )
         self._merged: BoxEvaluation | None = None
         if boxes and self._categories and self._is_vehicle.any():
-            sets = {c: VEHICLES if c in self._categories else frozenset[str]() for c in boxes.sets}
+            vehicles = VEHICLES & set(boxes.classes)  # a dataset's own labels need not have all of them
+            sets = {c: vehicles if c in self._categories else frozenset[str]() for c in boxes.sets}
             self._merged = BoxEvaluation(BoxLabels(sets, boxes.exhaustive, boxes.classes), box_names)
         self._scores: list[np.ndarray] = []
         self._right: list[np.ndarray] = []

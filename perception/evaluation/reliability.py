@@ -28,9 +28,7 @@ def reliability_plot(figures: Mapping[str, Any]) -> np.ndarray:
     mean score would be, as red (too sure) or green (too modest) lines. Below, the number of answers in each bin on a
     logarithmic scale. Raises ValueError if there is nothing to draw.
     """
-    panels = {"boxes": figures["boxes"]} if figures["boxes"] else {}
-    panels |= {f"{head} (pixels)": mask for head, mask in (figures["masks"] or {}).items()}
-    panels = {name: panel for name, panel in panels.items() if panel["count"]}
+    panels = _panels(figures)
     if not panels:
         raise ValueError(
             "there is no calibration to draw: the model and the dataset share no boxes of which every instance is "
@@ -39,9 +37,19 @@ def reliability_plot(figures: Mapping[str, Any]) -> np.ndarray:
     return np.hstack([_panel(name, panel) for name, panel in panels.items()])
 
 
+def _panels(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What there is to draw of the "calibration" figures of a dataset, by its title."""
+    panels = {"boxes": figures["boxes"]} if figures["boxes"] else {}
+    panels |= {f"{head} (pixels)": mask for head, mask in (figures["masks"] or {}).items()}
+    return {name: panel for name, panel in panels.items() if panel["count"]}
+
+
 def save_plot(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write the plots of one or more datasets, one below the other, as PNG. Raises ValueError or OSError."""
-    plots = [reliability_plot(one) for one in figures]
+    """Write the plots of one or more datasets, one below the other, as PNG; those with nothing to draw are left out.
+
+    Raises ValueError if all are, OSError if it can't be written.
+    """
+    plots = [reliability_plot(one) for one in [one for one in figures if _panels(one)] or figures[:1]]
     width = max(plot.shape[1] for plot in plots)
     rows = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in plots]
     require_png(path)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from perception.evaluation.corruptions import SEVERITIES, Corruption, corrupt
+from perception.evaluation.extra import Extra
 from perception.evaluation.figures import Selection, evaluate
 from perception.evaluation.percent import percent
 from perception.model import Model
@@ -30,22 +31,29 @@ def task_figures(result: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def robustness(
-    model: Model, folder: str | Path, select: Selection, clean: Mapping[str, Any], names: Sequence[Corruption]
+    model: Model,
+    folder: str | Path,
+    select: Selection,
+    clean: Mapping[str, Any],
+    names: Sequence[Corruption],
+    tta: str = "",
 ) -> dict[str, Any]:
     """Evaluate again under each corruption at each severity; `clean` are the figures of `evaluate` without.
+
+    `tta` are the views that `clean` is averaged over.
 
     Returns:
         clean: task -> metric; corruptions: name -> severity, as text -> task -> metric; relative: name -> task -> part
         of the clean metric that is kept, mean over severities, and under "mean" over all of it. None where the clean
         metric is 0 or None.
     """
-    before = task_figures(clean)
+    before, views = task_figures(clean), Extra(tta=tta)
     after: dict[str, dict[str, dict[str, float | None]]] = {}
     for name in names:
         after[name] = {}
         for severity in SEVERITIES:
             change = partial(_corrupted, name, severity)
-            after[name][str(severity)] = task_figures(evaluate(model, folder, select, change=change))
+            after[name][str(severity)] = task_figures(evaluate(model, folder, select, views, change))
     return {
         "clean": before,
         "corruptions": after,

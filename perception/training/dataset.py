@@ -7,6 +7,7 @@ number of workers, goes on exactly where the interrupted run stopped.
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,12 @@ class Mixture(Dataset[Example]):
 
     @property
     def names(self) -> list[str]:
-        """Dataset names, in the order of their index."""
-        return [labels.name for labels in self.labels]
+        """Dataset names, in the order of their index; a second one of a name is NAME-2."""
+        names: list[str] = []
+        for labels in self.labels:
+            again = (f"{labels.name}-{n}" for n in count(2))
+            names.append(next(name for name in chain([labels.name], again) if name not in names))
+        return names
 
     def __len__(self) -> int:
         return self.total

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from perception.evaluation.figures import NothingToCompare, Selection, evaluate
 from perception.evaluation.measure import SCORE_THRESHOLD
+from perception.layout import read_layout
 from perception.model import Model
 from perception.network.network import Network
 from perception.training.checkpoint import TorchEngine, metadata
 from perception.training.dataset import Mixture
 from perception.training.optim import Ema
 
-__all__ = ["evaluate_network"]
+__all__ = ["evaluate_network", "require_sound_val"]
+
+
+def require_sound_val(folder: Path, own_space: bool = False) -> None:
+    """Raise ValueError if the val split of a dataset, if it has one, can not be evaluated on: empty, or broken."""
+    if (folder / "images" / "val").is_dir():
+        read_layout(folder, "val", own_space)
 
 
 def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, meta: dict[str, Any]) -> dict[str, Any]:
@@ -26,10 +34,10 @@ def evaluate_network(network: Network, ema: Ema, mixture: Mixture, limit: int, m
     model = Model(TorchEngine(averaged, metadata(averaged, meta)), SCORE_THRESHOLD)
     select = Selection(split="val", limit=limit or None, own_space=mixture.own_labels)
     out = {}
-    for folder, labels in zip(mixture.folders, mixture.labels, strict=True):
+    for folder, name in zip(mixture.folders, mixture.names, strict=True):
         if (folder / "images" / "val").is_dir():
             try:
-                out[labels.name] = evaluate(model, folder, select)
+                out[name] = evaluate(model, folder, select) | {"dataset": name}
             except NothingToCompare as error:  # no reason to end a run
                 print(f"not evaluated: {error}")
     return out

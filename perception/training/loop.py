@@ -61,6 +61,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, ("steps", "batch_size", "log_every", "save_every"))
+        require_counts(self, ("eval_every", "eval_limit", "warmup", "workers"), 0)
         if not (0 <= self.ema <= 1 and 0 <= self.label_smoothing <= 1 and self.clip > 0):
             raise ValueError(
                 "--loop.ema and --loop.label-smoothing must be from 0 to 1 and --loop.clip over 0, but got "
@@ -68,11 +69,11 @@ class LoopConfig:
             )
 
 
-def require_counts(options: object, names: Iterable[str]) -> None:
-    """Raise ValueError for an option of the loop that counts something and is below 1."""
+def require_counts(options: object, names: Iterable[str], least: int = 1) -> None:
+    """Raise ValueError for an option of the loop that counts something and is below `least`."""
     for name in names:
-        if (count := getattr(options, name)) < 1:
-            raise ValueError(f"--loop.{name.replace('_', '-')} must be 1 or more, but got {count}")
+        if (count := getattr(options, name)) < least:
+            raise ValueError(f"--loop.{name.replace('_', '-')} must be {least} or more, but got {count}")
 
 
 def losses(
@@ -166,6 +167,10 @@ def train(
         state = checkpoint.resume(run, network, ema, optimizer)
         start = int(state["step"])
         balance.restore(state.get("balance", {}))
+        if (before := state.get("images")) not in (None, now := about.get("images")):
+            print(
+                f"the datasets had {before} images when the run was stopped, and now {now}: it goes on with other ones"
+            )
 
     tables, weights = label_tables(network, mixture, device)
     loader = batches(mixture, config.batch_size, start, config.workers, processes)
@@ -212,13 +217,15 @@ def train(
             bad = 0
         else:
             bad += 1
+            mend_statistics(network, ema)
             print(
                 f"step {step}: the gradient is not finite, step skipped; losses: "
                 + ", ".join(f"{task} {value.mean():.3g}" for task, value in parts.items())
             )
             if bad == MAX_BAD_STEPS:
                 raise ValueError(
-                    f"{bad} steps in a row were not finite; lower --loop.lr (now {config.lr}) and --resume"
+                    f"{bad} steps in a row were not finite; --init {run} starts another run from the last checkpoint, "
+                    f"with a lower --loop.lr (now {config.lr})"
                 )
 
         done = step + 1
@@ -241,6 +248,16 @@ def train(
         board.close()
     processes.wait()
     return {"run": str(run), "step": config.steps, "evaluation": last}
+
+
+def mend_statistics(network: Network, ema: Ema) -> None:
+    """Running statistics of batch norms that saw values which are not finite become those of the average.
+
+    Of several processes those of the first one count: DistributedDataParallel sends them to the others.
+    """
+    for name, value in network.named_buffers():
+        if name in ema.state and not torch.isfinite(value).all():
+            value.copy_(ema.state[name])
 
 
 def precision_for(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:

@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from perception.jsonfile import write_json
+from perception.jsonfile import read_object, write_json
 from perception.layout import read_layout
 from perception.training.policy import OPS, Policy
 
@@ -153,7 +153,7 @@ def hold_out(folder: Path, target: Path, every: int) -> Path:
             if not place.exists():  # two heads may share a folder
                 link(mask, place)
     if (coco := folder / "boxes" / "train.json").is_file():
-        whole = json.loads(coco.read_text(encoding="utf-8"))
+        whole = read_object(coco)
         (draft / "boxes").mkdir()
         for split in ("train", "val"):
             chosen = [image for image in whole["images"] if splits[image["file_name"]] == split]
