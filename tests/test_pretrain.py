@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -159,5 +160,25 @@ def test_given_frames_are_shown_at_the_end(
     (tmp_path / "run" / "shown.png").unlink()
     assert main(["--out", str(tmp_path / "run"), "--resume", "--show", str(frames)]) == 0
     assert (tmp_path / "run" / "shown.png").is_file()
+    (tmp_path / "run" / "shown.png").unlink()
+    one = str(frames / "0.png")
+    assert main(["--out", str(tmp_path / "run"), "--resume", "--show", one]) == 0  # one is enough to be shown
+    assert (tmp_path / "run" / "shown.png").is_file()
+    capsys.readouterr()
+    assert main(["--out", str(tmp_path / "run"), "--resume", "--show", "nowhere.mp4"]) == 2
+    captured = capsys.readouterr()
+    assert "--show: no file or folder nowhere.mp4" in captured.err and "device" not in captured.out  # before it trains
     assert pretrain("distil", frames, tmp_path / "other", 1, teacher, "--show", str(frames)) == 2
     assert "--show is for mae and colour" in capsys.readouterr().err
+    assert pretrain("distil", frames, tmp_path / "other", 1, teacher) == 0
+    assert main(["--out", str(tmp_path / "other"), "--resume", "--show", one]) == 2  # its teacher has not seen it
+    assert "--show is for mae and colour" in capsys.readouterr().err
+
+
+def test_frames_that_are_gone_are_named(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(frames, tmp_path / "frames")
+    assert pretrain("mae", tmp_path / "frames", tmp_path / "run", 1) == 0
+    (tmp_path / "frames" / "3.png").unlink()
+    assert main(["--out", str(tmp_path / "run"), "--resume"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "1 of the 5 frames" in said and "3.png; put them back" in said and "\n" not in said
