@@ -23,15 +23,13 @@ from perception.network.tokens import Tokens
 from perception.pretraining.collection import collect, listed
 from perception.pretraining.colour import Colour, ColourConfig
 from perception.pretraining.distil import Distil, DistilConfig
-from perception.pretraining.loop import SHOWN, PretrainLoop, picture_of, pretrain, save_picture
+from perception.pretraining.loop import FRAMES, SHOWN, PretrainLoop, picture_of, pretrain, save_picture
 from perception.pretraining.mae import Mae, MaeConfig
 from perception.pretraining.method import Method
 from perception.pretraining.views import ViewConfig, ViewStream, batches
 from perception.training import checkpoint
 
 __all__ = ["PretrainConfig", "main"]
-
-FRAMES = "frames.txt"  # in the run: the files that it learns from, in order
 
 
 @dataclass(frozen=True, kw_only=True)
