@@ -13,6 +13,7 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import Tokens
@@ -95,6 +96,18 @@ def test_a_run_shorter_than_a_line_of_the_log_has_one(frames: Path, tmp_path: Pa
     assert line["step"] == 2 and line["pixels"] > 0
     with safe_open(tmp_path / "run" / "encoder.safetensors", "pt") as file:
         assert file.metadata()["steps"] == "2"
+
+
+def test_tensorboard_forgets_what_a_killed_run_wrote_after_its_checkpoint(frames: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert pretrain("mae", frames, run, 4) == 0
+    (run / "step_000004").rename(run / "step_000002")  # as if that of step 2 were the last one
+    meta = json.loads((run / "step_000002" / "meta.json").read_text())
+    (run / "step_000002" / "meta.json").write_text(json.dumps(meta | {"step": 2}))
+    assert main(["--out", str(run), "--resume"]) == 0
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert [event.step for event in events.Scalars("pixels")] == [1, 2, 3, 4]
 
 
 def test_impossible_shares_are_refused() -> None:
