@@ -68,6 +68,7 @@ def test_a_video_gives_frames_by_time_and_at_once_where_the_scene_changes(tmp_pa
     found = collect([str(video)], HW, tmp_path / "run" / "frames")
     assert [p.name for p in found.files] == ["drive_00000000.jpg", "drive_00002000.jpg"]  # what repeats is dropped
     assert found.from_videos == 2
+    assert sorted(p.name for p in (tmp_path / "run" / "frames").iterdir()) == [p.name for p in found.files]
     assert np.abs(cv2.imread(str(found.files[1])).astype(int) - street(2)).mean() < 12
 
 

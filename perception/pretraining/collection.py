@@ -92,7 +92,10 @@ def collect(
             found.files.append(target)
             found.small += image.shape[0] < hw[0] or image.shape[1] < hw[1]
             prints.append(fingerprint(content, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)))
+    written = set(found.files) - set(images)
     _drop_duplicates(found, prints)
+    for path in written - set(found.files):
+        path.unlink()
     from_folders = set(images)
     found.from_videos = sum(path not in from_folders for path in found.files)
     if len(found.files) < fewest:
