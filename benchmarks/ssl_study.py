@@ -82,7 +82,7 @@ class SslStudyConfig:
     lr: float = 1e-3
     """Peak learning rate of fine-tuning."""
     result: Path = RESULT
-    """Where the results are kept, with the plot beside it."""
+    """Where the results are kept; the plot is beside them."""
     json: str | None = None
     """Write every figure as one line of JSON to this file; - is the last line of standard output."""
 
@@ -161,7 +161,7 @@ def finetuned(
 
     about = {"arm": arm, "data": Path(folder).name, "split": split, "share": share, "seed": seed, "detail": detail}
     about["steps"] = config.steps
-    return about | cached(path.with_suffix(".json"), measure)
+    return about | cached(path.with_name(f"{name}.json"), measure)
 
 
 def slug(arm: str) -> str:
@@ -172,7 +172,7 @@ def slug(arm: str) -> str:
 def body(config: SslStudyConfig) -> dict[str, Any]:
     """Pretrain, probe, fine-tune, store and print."""
     if config.report:
-        return report(json.loads(config.result.read_text()), config.result)
+        return report(json.loads(config.result.read_text()), config.result.with_suffix(".png"))
     if not config.images or not config.data or not config.teacher:
         raise ValueError("name --images, --data and --teacher, or --report for the stored results")
     if unknown := sorted(set(config.arms) - set(ARMS)):
@@ -204,7 +204,7 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
                 rows = [r for r in stored.setdefault("runs", []) if key(r) != key(row)]
                 stored["runs"] = [*rows, row]
                 write_json(config.result, stored)
-    return report(stored, config.result)
+    return report(stored, config.result.with_suffix(".png"))
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -212,14 +212,14 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("arm", "data", "split", "share", "seed", "detail", "steps"))
 
 
-def report(stored: dict[str, Any], result: Path) -> dict[str, Any]:
-    """Print the tables, draw the plot beside the result file, and return all of it."""
+def report(stored: dict[str, Any], plot: Path) -> dict[str, Any]:
+    """Print the tables, draw the plot, and return all of it."""
     from benchmarks.ssl_plot import draw, equal_labels
 
     print(f"{pretraining_table(stored)}\n\n{finetuning_table(stored)}")
     for line in equal_labels(stored):
         print(line)
-    draw(stored, result.with_suffix(".png"))
+    draw(stored, plot)
     return stored
 
 

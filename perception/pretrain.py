@@ -20,18 +20,16 @@ import torch
 from perception.cli import run
 from perception.jsonfile import from_json, read_object
 from perception.network.tokens import Tokens
-from perception.pretraining.collection import collect
+from perception.pretraining.collection import collect, listed
 from perception.pretraining.colour import Colour, ColourConfig
 from perception.pretraining.distil import Distil, DistilConfig
-from perception.pretraining.loop import SHOWN, PretrainLoop, picture_of, pretrain, save_picture
+from perception.pretraining.loop import FRAMES, SHOWN, PretrainLoop, picture_of, pretrain, save_picture
 from perception.pretraining.mae import Mae, MaeConfig
 from perception.pretraining.method import Method
 from perception.pretraining.views import ViewConfig, ViewStream, batches
 from perception.training import checkpoint
 
 __all__ = ["PretrainConfig", "main"]
-
-FRAMES = "frames.txt"  # in the run: the files that it learns from, in order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +87,25 @@ def saved_options(config: PretrainConfig) -> PretrainConfig:
 
 def frames_of(config: PretrainConfig) -> list[Path]:
     """The files to learn from: searched once, and then read from the run, so that their order stays."""
-    listed = config.out / FRAMES
+    names = config.out / FRAMES
     if config.resume:
-        return [Path(line) for line in listed.read_text().splitlines()]
+        files = [Path(line) for line in names.read_text().splitlines()]
+        if gone := [path for path in files if not path.is_file()]:
+            raise FileNotFoundError(
+                f"--resume: {len(gone)} of the {len(files)} frames that {names} lists are gone, such as {gone[0]}; "
+                "put them back, or start a new run with --init"
+            )
+        return files
     found = collect(config.images, config.hw, config.out / "frames", config.every_s)
     for line in found.lines(config.hw):
         print(line, flush=True)
-    listed.write_text("".join(f"{path.resolve()}\n" for path in found.files))
+    names.write_text("".join(f"{path.resolve()}\n" for path in found.files))
     return found.files
 
 
 def shown(method: Method, config: PretrainConfig) -> Path:
     """RUN/shown.png: what the method makes of some whole frames of --show."""
-    files = collect(config.show, config.hw, config.out / "shown", config.every_s).files
+    files = collect(config.show, config.hw, config.out / "shown", config.every_s, 1, "--show").files
     chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(SHOWN, len(files)))]
     whole = ViewConfig(area=(1.0, 1.0), stretch=1.0, flip=0.0, magnitude=0.0)
     stream = ViewStream(chosen, config.hw, whole, len(chosen), config.loop.seed)
@@ -117,10 +121,11 @@ def body(config: PretrainConfig) -> dict[str, Any]:
         config = saved_options(config)
     elif any(config.out.glob("step_*")):
         raise ValueError(f"{config.out} already holds a run; add --resume to go on with it, or choose another --out")
-    elif config.show and config.method == "distil":
-        raise ValueError("--show is for mae and colour; perception.probe shows the features of a distilled encoder")
     elif not config.images:
         raise ValueError("--images: name at least one folder of images or video file")
+    if config.show and config.method == "distil":  # no teacher has seen these frames
+        raise ValueError("--show is for mae and colour; perception.probe shows the features of a distilled encoder")
+    listed(config.show, "--show")  # what is not there is said now, and not when the run is done
     if config.threads:
         torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
@@ -142,7 +147,7 @@ def body(config: PretrainConfig) -> dict[str, Any]:
     encoder = pretrain(method, stream, config.out, config.loop, about)
     if config.show:
         print(f"wrote {shown(method, config)}")
-    print(f"encoder: {encoder}; go on with perception.train --init {encoder}")
+    print(f"encoder: {encoder}; go on with perception.train --vit {config.vit} --init {encoder}")
     return {"run": str(config.out), "method": config.method, "frames": len(files), "encoder": str(encoder)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def test_runs_of_different_shares_and_seeds_have_files_of_their_own(tmp_path: Pa
                 ssl_study.finetuned(config, "mae, then distil", None, "town:val", share, seed, detail)
     longer = ssl_study.SslStudyConfig(out=tmp_path, steps=900)
     ssl_study.finetuned(longer, "mae, then distil", None, "town:val", 1.0, 0, False)
-    assert len(set(made)) == 13
+    ssl_study.finetuned(longer, "mae, then distil", None, "town.v2:val", 1.0, 0, False)
+    ssl_study.finetuned(longer, "mae, then distil", None, "town.v2:val", 1.0, 1, False)
+    assert len(set(made)) == 15
 
 
 def test_every_run_has_a_log_of_its_own_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +98,13 @@ def test_every_run_has_a_log_of_its_own_whatever_its_name(tmp_path: Path, monkey
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
     ssl_plot.draw(STORED, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_the_plot_is_beside_the_results(tmp_path: Path) -> None:
+    """So that a study of one's own does not draw over the committed one."""
+    (tmp_path / "own.json").write_text(json.dumps(STORED))
+    assert ssl_study.main(["--report", "--result", str(tmp_path / "own.json")]) == 0
+    assert (tmp_path / "own.png").stat().st_size > 5000
 
 
 def test_an_unknown_arm_and_missing_options_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,16 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perception.network.network import Network, NetworkConfig
 from perception.network.tokens import Tokens
 from perception.pretrain import main
-from perception.pretraining.mae import Mae
+from perception.pretraining.colour import ColourConfig
+from perception.pretraining.distil import DistilConfig
+from perception.pretraining.mae import Mae, MaeConfig
 
 OPTIONS = ("--hw", "32", "64", "--loop.batch-size", "2", "--loop.log-every", "1", "--loop.workers", "0")
 EXACT = ("--loop.precision", "fp32", "--threads", "1")
@@ -81,8 +86,36 @@ def test_figures_of_a_resumed_run_are_of_the_steps_that_it_took(frames: Path, tm
     config["loop"]["steps"] = 4
     (tmp_path / "cut" / "config.json").write_text(json.dumps(config))
     assert main(["--out", str(tmp_path / "cut"), "--resume"]) == 0
-    (line,) = lines(tmp_path / "cut")
+    *_, line = lines(tmp_path / "cut")
     assert line["step"] == 4 and line["pixels"] == lines(tmp_path / "whole")[3]["pixels"]
+
+
+def test_a_run_shorter_than_a_line_of_the_log_has_one(frames: Path, tmp_path: Path) -> None:
+    assert pretrain("mae", frames, tmp_path / "run", 2, "", "--loop.log-every", "20") == 0
+    (line,) = lines(tmp_path / "run")
+    assert line["step"] == 2 and line["pixels"] > 0
+    with safe_open(tmp_path / "run" / "encoder.safetensors", "pt") as file:
+        assert file.metadata()["steps"] == "2"
+
+
+def test_tensorboard_forgets_what_a_killed_run_wrote_after_its_checkpoint(frames: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert pretrain("mae", frames, run, 4) == 0
+    (run / "step_000004").rename(run / "step_000002")  # as if that of step 2 were the last one
+    meta = json.loads((run / "step_000002" / "meta.json").read_text())
+    (run / "step_000002" / "meta.json").write_text(json.dumps(meta | {"step": 2}))
+    assert main(["--out", str(run), "--resume"]) == 0
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert [event.step for event in events.Scalars("pixels")] == [1, 2, 3, 4]
+
+
+def test_impossible_shares_are_refused() -> None:
+    for uniform in (0.0, 2.0):  # weights of infinity, weights below 0
+        with pytest.raises(ValueError, match=r"colour\.uniform must"):
+            ColourConfig(uniform=uniform)
+    with pytest.raises(ValueError, match=r"distil\.cosine must"):
+        DistilConfig(cosine=1.5)
 
 
 def test_a_gradient_that_is_not_finite_reaches_no_weight(
@@ -118,6 +151,25 @@ def test_weights_survive_the_way_to_timm_and_back() -> None:
     assert torch.allclose(ours.flatten(2).transpose(1, 2), theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("vit", ["test_vit", "test_vit2", "vit_small_patch16_dinov3"])
+def test_other_plain_vits_survive_the_way_to_timm_too(vit: str, tmp_path: Path) -> None:
+    """With registers, without a class token, with the norm after the average, of any size by default, rotary."""
+    torch.manual_seed(0)
+    tokens = Tokens(vit, (64, 96)).eval()
+    stock = timm.create_model(vit, num_classes=0)
+    stock.load_state_dict(tokens.timm_state(), strict=True)
+    stock = timm.create_model(vit)  # with a head, as the hub has it
+    save_file({name: value.contiguous() for name, value in stock.state_dict().items()}, tmp_path / "vit.safetensors")
+    tokens.load_timm(tmp_path / "vit.safetensors")
+    inject = torch.zeros(1, tokens.width, *tokens.grid_hw)
+    image = torch.rand(1, 3, 64, 96) * 255
+    with torch.inference_mode():
+        assert torch.equal(tokens(image, inject), tokens(image))
+    if "dinov3" in vit:
+        with pytest.raises(ValueError, match="has rotary ones"):
+            Mae(tokens, MaeConfig())
+
+
 def test_another_run_is_the_start(frames: Path, tmp_path: Path) -> None:
     assert pretrain("mae", frames, tmp_path / "first", 1) == 0
     first = tmp_path / "first" / "encoder.safetensors"
@@ -138,6 +190,9 @@ def test_bad_input_gets_one_line(frames: Path, tmp_path: Path, capsys: pytest.Ca
         (["--images", str(frames), "--out", str(tmp_path / "e"), "--hw", "30", "64"], "not a multiple of the patch"),
         (["--images", str(frames), "--out", str(tmp_path / "f"), "--hw", "32", "64", "--method", "colour",
           "--colour.cells", "3"], "--colour.cells must divide the patch of 16"),
+        (["--images", str(frames), "--out", str(tmp_path / "g"), "--vit", "vit_small_patch14_dinov2"], "take 224x448"),
+        (["--images", str(frames), "--out", str(tmp_path / "h"), "--hw", "32", "32", "--method", "mae",
+          "--mae.hidden", "0.1"], "0.1 of 4 patches is none"),
     ):  # fmt: skip
         assert main(arguments) == 2
         said = capsys.readouterr().err.strip()
@@ -159,5 +214,25 @@ def test_given_frames_are_shown_at_the_end(
     (tmp_path / "run" / "shown.png").unlink()
     assert main(["--out", str(tmp_path / "run"), "--resume", "--show", str(frames)]) == 0
     assert (tmp_path / "run" / "shown.png").is_file()
+    (tmp_path / "run" / "shown.png").unlink()
+    one = str(frames / "0.png")
+    assert main(["--out", str(tmp_path / "run"), "--resume", "--show", one]) == 0  # one is enough to be shown
+    assert (tmp_path / "run" / "shown.png").is_file()
+    capsys.readouterr()
+    assert main(["--out", str(tmp_path / "run"), "--resume", "--show", "nowhere.mp4"]) == 2
+    captured = capsys.readouterr()
+    assert "--show: no file or folder nowhere.mp4" in captured.err and "device" not in captured.out  # before it trains
     assert pretrain("distil", frames, tmp_path / "other", 1, teacher, "--show", str(frames)) == 2
     assert "--show is for mae and colour" in capsys.readouterr().err
+    assert pretrain("distil", frames, tmp_path / "other", 1, teacher) == 0
+    assert main(["--out", str(tmp_path / "other"), "--resume", "--show", one]) == 2  # its teacher has not seen it
+    assert "--show is for mae and colour" in capsys.readouterr().err
+
+
+def test_frames_that_are_gone_are_named(frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(frames, tmp_path / "frames")
+    assert pretrain("mae", tmp_path / "frames", tmp_path / "run", 1) == 0
+    (tmp_path / "frames" / "3.png").unlink()
+    assert main(["--out", str(tmp_path / "run"), "--resume"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "1 of the 5 frames" in said and "3.png; put them back" in said and "\n" not in said

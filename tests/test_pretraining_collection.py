@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.inspection import likeness
 from perception.pretraining.collection import collect, sampled
 
 HW = (64, 96)
@@ -67,6 +68,7 @@ def test_a_video_gives_frames_by_time_and_at_once_where_the_scene_changes(tmp_pa
     found = collect([str(video)], HW, tmp_path / "run" / "frames")
     assert [p.name for p in found.files] == ["drive_00000000.jpg", "drive_00002000.jpg"]  # what repeats is dropped
     assert found.from_videos == 2
+    assert sorted(p.name for p in (tmp_path / "run" / "frames").iterdir()) == [p.name for p in found.files]
     assert np.abs(cv2.imread(str(found.files[1])).astype(int) - street(2)).mean() < 12
 
 
@@ -81,10 +83,33 @@ def test_videos_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
         assert np.abs(cv2.imread(str(path)).astype(int) - street(seed)).mean() < 12
 
 
+def test_a_broken_video_is_left_out_like_a_broken_image(tmp_path: Path) -> None:
+    good = save_video(tmp_path / "good.mp4", [street(1)] * 5 + [street(2)] * 5)
+    (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])  # without its index
+    (tmp_path / "empty.mkv").write_bytes(b"")
+    (tmp_path / "code.ts").write_text("export const a = 1;\n")
+    found = collect([str(tmp_path)], HW, tmp_path / "run" / "frames")
+    assert len(found.files) == 2
+    assert [name.split()[0] for name in found.broken] == ["code.ts", "cut.mp4", "empty.mkv"]
+    assert found.broken[2] == "empty.mkv (the file is empty (0 bytes); expected a video; copy or record it again)"
+
+
+def test_a_camera_that_stands_still_costs_one_look_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), cv2.add(street(number // 20), number % 2))
+    looks = []
+    look = likeness._correlation
+    monkeypatch.setattr(likeness, "_correlation", lambda a, b: looks.append(1) or look(a, b))
+    found = collect([str(tmp_path)], HW, tmp_path / "frames")
+    assert [path.name for path in found.files] == ["00.png", "20.png"] and found.duplicates == 38
+    assert len(looks) <= 38  # not 20 * 19
+
+
 def test_one_image_is_not_enough(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), street(0))
     with pytest.raises(ValueError, match="expected at least 2 different frames, but found 1"):
         collect([str(tmp_path / "one.png")], HW, tmp_path / "frames")
+    assert len(collect([str(tmp_path / "one.png")], HW, tmp_path / "frames", fewest=1).files) == 1
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from perception.pretraining.colour import Colour, ColourConfig, gamut, lab_of, p
 from perception.pretraining.distil import Distil, DistilConfig
 from perception.pretraining.mae import Mae, MaeConfig, block_mask, random_mask
 from perception.pretraining.method import Method
-from perception.pretraining.teachers import Teacher, taught, teacher_grid
+from perception.pretraining.teachers import Teacher, identity, taught, teacher_grid
 from perception.pretraining.views import ViewConfig, Views, ViewStream, batches
 
 HW = (64, 96)
@@ -123,6 +123,48 @@ def test_a_vit_teaches_too(files: list[Path], tmp_path: Path) -> None:
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     lessons = taught(f"test_vit={tmp_path / 'vit.safetensors'}", files, (10, 10), tmp_path, CPU)
     assert lessons.grids[0].tolist() == [10, 15] and lessons.features.shape[1] == 64
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "deit_tiny_patch16_224", "vit_small_patch16_dinov3"])
+def test_a_file_as_the_hub_has_it_teaches(name: str, tmp_path: Path) -> None:
+    """With its classifier, and under the names of the whole model: stages.0, not stages_0."""
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "all.safetensors")
+    teacher = Teacher(name, str(tmp_path / "all.safetensors"))
+    image = torch.randint(0, 255, (1, 7 * teacher.stride, 9 * teacher.stride, 3), dtype=torch.uint8)
+    said = teacher(image)
+    assert said.shape[1:] == (7, 9)
+    if not teacher.is_vit:
+        truth = model.forward_features(teacher.normalize(image.permute(0, 3, 1, 2).float()))[0]
+        assert torch.allclose(said[-len(truth) :], truth, atol=1e-3)
+
+
+def test_a_vit_teaches_with_weights_of_another_size(tmp_path: Path) -> None:
+    for size, refused in ((96, False), (80, False), (96, True)):
+        model = timm.create_model("test_vit", img_size=size, num_classes=0)
+        state = {key: value for key, value in model.state_dict().items() if not (refused and key == "cls_token")}
+        save_file(state, tmp_path / "vit.safetensors")
+        if refused:
+            with pytest.raises(ValueError, match="does not fit this Vision Transformer: it lacks 'cls_token'"):
+                Teacher("test_vit", str(tmp_path / "vit.safetensors"))
+        else:
+            Teacher("test_vit", str(tmp_path / "vit.safetensors"))
+
+
+def test_what_has_no_feature_map_at_any_size_can_not_teach() -> None:
+    for name in ("swin_tiny_patch4_window7_224", "mixer_s32_224"):
+        with pytest.raises(ValueError, match="expected a CNN or a plain Vision Transformer"):
+            Teacher(name, "nowhere.safetensors")
+
+
+def test_frames_of_one_name_and_size_are_told_apart(tmp_path: Path) -> None:
+    """Of an image that is not packed, the size says nothing: two drives may share a folder of lessons."""
+    for drive in (0, 1):
+        (tmp_path / str(drive)).mkdir()
+        cv2.imwrite(str(tmp_path / str(drive) / "0001.bmp"), np.full((24, 32, 3), 90 + drive, np.uint8))
+    first, second = (identity(tmp_path / str(drive) / "0001.bmp") for drive in (0, 1))
+    assert first[:2] == second[:2] and first != second
 
 
 def test_an_unknown_teacher_is_refused(files: list[Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from perception.labels import HEADS, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter
@@ -17,6 +18,7 @@ from perception.pretraining.pca import pca_images
 from perception.probe import main
 from perception.probing.attention import attention
 from perception.probing.bank import Bank, fill_bank
+from perception.probing.encoder import open_encoder
 from perception.probing.probes import linear_probe, neighbour_probe
 
 HW = (64, 96)
@@ -75,6 +77,37 @@ def test_attention_adds_up() -> None:
     weights = attention(tokens, np.random.default_rng(0).integers(0, 255, (*HW, 3), np.uint8))
     assert weights.shape == (4, 6)
     assert 0.5 < weights.sum() < 1.0  # the class token looks at itself too
+
+
+def test_attention_is_what_the_block_computes() -> None:
+    """With queries and keys that are normed, rotated, or of no class token but registers."""
+    for name in ("vit_tiny_patch16_224", "vit_small_patch16_dinov3", "test_vit2"):
+        torch.manual_seed(0)
+        tokens = Tokens(name, HW).eval()
+        last = tokens.vit.blocks[-1].attn
+        with torch.no_grad():
+            for layer in (last.qkv, last.proj):
+                layer.weight.mul_(4)  # sharp enough to differ
+        image = np.random.default_rng(0).integers(0, 255, (*HW, 3), np.uint8)
+        seen: list[torch.Tensor] = []
+        last.fused_attn = False
+        hook = last.attn_drop.register_forward_hook(lambda _, inputs, out, seen=seen: seen.append(out))
+        tokens(torch.from_numpy(image)[None].permute(0, 3, 1, 2).float())
+        hook.remove()
+        last.fused_attn = True
+        prefix = tokens.vit.num_prefix_tokens
+        query = 0 if tokens.vit.cls_token is not None else prefix + 15  # the middle of 4 x 6, not a register
+        truth = seen[0][0].mean(0)[query, prefix:].view(4, 6)
+        assert torch.allclose(attention(tokens, image), truth, atol=1e-5) and last.fused_attn
+
+
+def test_a_pretraining_run_says_which_vit_it_is_of(tmp_path: Path) -> None:
+    (tmp_path / "frames.txt").write_text("a.png\n")
+    with pytest.raises(FileNotFoundError, match="is not done: expected encoder"):
+        open_encoder(str(tmp_path), "vit_tiny_patch16_224", HW)
+    (tmp_path / "config.json").write_text('{"vit": "test_vit"}')
+    save_file(Tokens("test_vit", HW).timm_state(), tmp_path / "encoder.safetensors")
+    assert open_encoder(str(tmp_path), "vit_tiny_patch16_224", HW).width == 64
 
 
 def test_principal_components_tell_regions_apart() -> None:

@@ -11,7 +11,7 @@ Legend: N = images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -56,8 +56,11 @@ class Likeness:
     grey: float  # mean absolute difference of the thumbnails, of 255
 
 
-def near_pairs(prints: list[Print]) -> Iterator[Likeness]:
+def near_pairs(prints: list[Print], without: Collection[int] = ()) -> Iterator[Likeness]:
     """Every pair i < j of alike images. Images of one colour are alike only if their files are the same.
+
+    Pairs with an image in `without` are left out; it may grow between two pairs, so that a camera that stands still,
+    each of whose frames is like each, costs no N * N / 2 looks at thumbnails.
 
     Time grows with N * N / 2 hash comparisons, a few seconds for 20,000 images; memory with N.
     """
@@ -71,6 +74,8 @@ def near_pairs(prints: list[Print]) -> Iterator[Likeness]:
         near = np.bitwise_count(bits[rows, None] ^ bits[None, start:]) <= MAX_BITS  # (block, N - start)
         near &= ~(flat[rows, None] | flat[None, start:]) | (digests[rows, None] == digests[None, start:])
         for i, j in np.argwhere(np.triu(near, 1)) + start:
+            if i in without or j in without:
+                continue
             exact = prints[i].digest == prints[j].digest
             grey = float(np.abs(prints[i].thumb.astype(np.int16) - prints[j].thumb).mean())
             if exact or (grey <= MAX_GREY and _correlation(prints[i].thumb, prints[j].thumb) >= MIN_CORRELATION):

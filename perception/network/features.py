@@ -8,6 +8,7 @@ Legend: B = batch, C = `width`, p4 .. p32 = features at strides 4 .. 32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,18 @@ def load_cnn(cnn: nn.Module, path: str | Path) -> None:
     try:
         if "_conv_stem.weight" in state:
             state = dict(zip(timm.create_model("tf_efficientnet_lite0").state_dict(), state.values(), strict=True))
-        cnn.load_state_dict({key: state[key] for key in cnn.state_dict()})
-    except (KeyError, ValueError, RuntimeError) as error:
+        cnn.load_state_dict({key: state[stock_name(key, state)] for key in cnn.state_dict()})
+    except KeyError as error:
+        raise ValueError(f"{path} does not fit this convolutional network: it lacks {error}") from None
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit this convolutional network: {error}") from None
+
+
+def stock_name(key: str, state: Mapping[str, Tensor]) -> str:
+    """A weight's name in the whole model, where a `features_only` one has flattened it: stages_0.x for stages.0.x."""
+    part, _, rest = key.partition(".")
+    container, _, number = part.rpartition("_")
+    return f"{container}.{number}.{rest}" if key not in state and number.isdecimal() else key
 
 
 class Pyramid(nn.Module):

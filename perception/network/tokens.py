@@ -60,20 +60,25 @@ class Tokens(nn.Module):
         more: dict[str, Any] = {"drop_path_rate": drop_path} | ({"depth": len(blocks)} if blocks else {})
         try:
             vit: Any = timm.create_model(
-                name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", **more
+                name, pretrained=pretrained, img_size=hw, num_classes=0, global_pool="", dynamic_img_size=False, **more
             )
             patch_h, patch_w = vit.patch_embed.patch_size
             prefix = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(f"{name} at {hw[0]}x{hw[1]} is not a plain Vision Transformer of timm: {error}") from error
         if hw[0] % patch_h or hw[1] % patch_w:
-            raise ValueError(f"input {hw[0]}x{hw[1]} is not a multiple of the patch {patch_h}x{patch_w} of {name}")
+            step = math.lcm(patch_h, 32), math.lcm(patch_w, 32)  # perception.train needs multiples of 32 too
+            near = "x".join(str(max(1, round(n / s)) * s) for n, s in zip(hw, step, strict=True))
+            raise ValueError(
+                f"input {hw[0]}x{hw[1]} is not a multiple of the patch {patch_h}x{patch_w} of {name}; take {near}"
+            )
         for block, (heads, hidden) in zip(vit.blocks if blocks else (), blocks, strict=True):
             keep_units(block, range(heads), range(hidden))
         self.grid_hw: tuple[int, int] = (hw[0] // patch_h, hw[1] // patch_w)
         self.stride: int = patch_h
         self.width: int = vit.embed_dim
         self.normalize = Normalize(vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"])
+        self.name = name
         self.prefix = prefix  # position embeddings that have no place
         self.embed: nn.Module = vit.patch_embed
         vit.patch_embed = nn.Identity()  # so that `inject` fits in between
@@ -114,6 +119,12 @@ class Tokens(nn.Module):
         default_h, default_w = self.vit.pretrained_cfg["input_size"][1:]
         grid = (default_h // self.stride, default_w // self.stride)
         fit_position_embedding(state, "pos_embed", self.grid_hw, grid, self.prefix)
+        with torch.device("meta"):
+            stock = timm.create_model(self.name, num_classes=0).state_dict().keys()
+        state = {
+            name.replace("norm.", "fc_norm.", name.startswith("norm.") and name not in stock): value
+            for name, value in state.items()
+        }
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     def load_timm(self, path: str | Path) -> None:
@@ -122,10 +133,15 @@ class Tokens(nn.Module):
         parts: tuple[tuple[str, nn.Module], ...] = (("patch_embed.", self.embed), ("", self.vit))
         try:
             fit_position_embedding(state, "pos_embed", None, self.grid_hw, self.prefix)
+            for name in ("weight", "bias"):  # where timm averages the tokens, their norm comes after that
+                if f"norm.{name}" not in state and f"fc_norm.{name}" in state:
+                    state[f"norm.{name}"] = state[f"fc_norm.{name}"]
             for part, module in parts:
                 module.load_state_dict({key: state[part + key] for key in module.state_dict()})
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} does not fit this Vision Transformer: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"{path} does not fit {self.name}: it lacks {error}") from None
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} does not fit {self.name}: {error}") from None
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from perception.frames import IMAGE_SUFFIXES, open_source
 from perception.imagefile import decode_image, encode_image, flaw, read_header
 from perception.inspection.likeness import Print, fingerprint, near_pairs
 
-__all__ = ["Collection", "collect", "sampled"]
+__all__ = ["Collection", "collect", "listed", "sampled"]
 
 VIDEO_SUFFIXES = frozenset(".mp4 .mkv .mov .avi .webm .ts .m4v .mpg .mpeg .h264 .hevc".split())
 SCENE_CHANGE = 40.0  # mean absolute difference of two grey thumbnails, of 255
@@ -49,14 +49,22 @@ class Collection:
             yield f"warning: {self.small} frames are smaller than the input {hw[1]}x{hw[0]} and will be enlarged"
 
 
-def collect(sources: Sequence[str], hw: tuple[int, int], folder: Path, every_s: float = 0.5) -> Collection:
+def collect(
+    sources: Sequence[str],
+    hw: tuple[int, int],
+    folder: Path,
+    every_s: float = 0.5,
+    fewest: int = FEWEST,
+    option: str = "--images",
+) -> Collection:
     """All different frames of `sources`: folders (searched to the bottom), image files and video files, in that order.
 
     Frames of videos are written into `folder`, as JPEG, under the video's name and their time in ms; of videos that
     have one name, each further one gets a number too. Files that are broken are counted and left out.
-    Raises FileNotFoundError for a source that is not there, and ValueError for fewer than 2 usable frames.
+    Raises FileNotFoundError for a source that is not there, and ValueError for fewer than `fewest` usable frames;
+    `option` is what named the sources.
     """
-    images, videos = _listed(sources)
+    images, videos = listed(sources, option)
     found = Collection()
     prints: list[Print] = []
     for path in tqdm(images, "frames", unit="image", leave=False, disable=not sys.stderr.isatty()):
@@ -74,7 +82,9 @@ def collect(sources: Sequence[str], hw: tuple[int, int], folder: Path, every_s: 
     for video in videos:
         stems[video.stem] += 1
         name = f"{video.stem}~{stems[video.stem]}" if stems[video.stem] > 1 else video.stem
-        for image, time_s in sampled(video, every_s):
+        frames = sampled(video, every_s)
+        while (taken := _next(frames, video, found)) is not None:
+            image, time_s = taken
             target = folder / f"{name}_{round(1000 * time_s):08d}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
             content = encode_image(image, ".jpg")
@@ -82,20 +92,23 @@ def collect(sources: Sequence[str], hw: tuple[int, int], folder: Path, every_s: 
             found.files.append(target)
             found.small += image.shape[0] < hw[0] or image.shape[1] < hw[1]
             prints.append(fingerprint(content, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)))
+    written = set(found.files) - set(images)
     _drop_duplicates(found, prints)
+    for path in written - set(found.files):
+        path.unlink()
     from_folders = set(images)
     found.from_videos = sum(path not in from_folders for path in found.files)
-    if len(found.files) < FEWEST:
+    if len(found.files) < fewest:
         broken = f" ({len(found.broken)} are broken: {found.broken[0]}, ...)" if found.broken else ""
         raise ValueError(
-            f"--images: expected at least {FEWEST} different frames, but found {len(found.files)}{broken}; "
+            f"{option}: expected at least {fewest} different frames, but found {len(found.files)}{broken}; "
             "name more folders or videos"
         )
     return found
 
 
-def _listed(sources: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """The image files and the video files that the sources mean."""
+def listed(sources: Sequence[str], option: str = "--images") -> tuple[list[Path], list[Path]]:
+    """The image files and the video files that the sources mean. Raises FileNotFoundError for what is not there."""
     images: list[Path] = []
     videos: list[Path] = []
     for source in sources:
@@ -105,10 +118,21 @@ def _listed(sources: Sequence[str]) -> tuple[list[Path], list[Path]]:
         elif path.is_file():
             inside = [path]
         else:
-            raise FileNotFoundError(f"--images: no file or folder {source}; expected images, videos or folders of them")
+            raise FileNotFoundError(f"{option}: no file or folder {source}; expected images, videos or folders of them")
         images += [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES]
         videos += [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES]
     return list(dict.fromkeys(images)), list(dict.fromkeys(videos))
+
+
+def _next(
+    frames: Iterator[tuple[np.ndarray, float]], video: Path, found: Collection
+) -> tuple[np.ndarray, float] | None:
+    """The next of a video's frames; None at its end, and where it can't be read, which is noted."""
+    try:
+        return next(frames, None)
+    except (ValueError, OSError) as error:  # of the video, not of what is done with its frames
+        found.broken.append(f"{video.name} ({str(error).removeprefix(f'{video}: ')})")
+        return None
 
 
 def sampled(video: Path, every_s: float) -> Iterator[tuple[np.ndarray, float]]:
@@ -128,8 +152,7 @@ def sampled(video: Path, every_s: float) -> Iterator[tuple[np.ndarray, float]]:
 def _drop_duplicates(found: Collection, prints: list[Print]) -> None:
     """Of frames that are alike only the first stays."""
     dropped: set[int] = set()
-    for pair in near_pairs(prints):
-        if pair.first not in dropped:
-            dropped.add(pair.second)
+    for pair in near_pairs(prints, dropped):
+        dropped.add(pair.second)
     found.duplicates = len(dropped)
     found.files = [path for index, path in enumerate(found.files) if index not in dropped]

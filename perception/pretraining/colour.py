@@ -39,6 +39,10 @@ class ColourConfig:
     cells: int = 2  # along each side of a patch
     uniform: float = 0.5  # share of a uniform distribution in the prior that weights are the inverse of
 
+    def __post_init__(self) -> None:
+        if not 0 < self.uniform <= 1:
+            raise ValueError(f"--colour.uniform must be above 0 and at most 1, but is {self.uniform:g}")
+
 
 class Colour(Method):
     """Cross-entropy between the told and the true distribution of each cell's colour, weighted by its rarity."""

@@ -33,6 +33,10 @@ class DistilConfig:
     cosine: float = 0.5  # weight of the direction of a feature beside its values
     cache: Path | None = None  # folder of what the teachers said; None = RUN/teachers
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.cosine <= 1:
+            raise ValueError(f"--distil.cosine must be between 0 and 1, but is {self.cosine:g}")
+
 
 class Distil(Method):
     """Smooth L1 and cosine distance to each teacher's standardised features, averaged over places and teachers."""

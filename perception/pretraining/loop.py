@@ -24,9 +24,10 @@ from perception.training import checkpoint
 from perception.training.loop import precision_for, record, require_counts
 from perception.training.optim import learning_rate, parameter_groups
 
-__all__ = ["ENCODER", "SHOWN", "PretrainLoop", "picture_of", "pretrain", "save_picture"]
+__all__ = ["ENCODER", "FRAMES", "SHOWN", "PretrainLoop", "picture_of", "pretrain", "save_picture"]
 
 ENCODER = "encoder.safetensors"  # in the run directory, when it is done: timm's state dict
+FRAMES = "frames.txt"  # there too: the files that it learns from, in order
 SHOWN = 6  # views in the pictures
 
 
@@ -63,8 +64,8 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
         betas=(0.9, 0.98),
     )
     start = resume(run, method, optimizer) if any(run.glob("step_*")) else 0
-    meta = {**about, "loop": asdict(config)}
-    board = SummaryWriter(str(run))
+    meta = {**about, "steps": config.steps, "loop": asdict(config)}
+    board = SummaryWriter(str(run), purge_step=start + 1 if start else None)  # what a run that was killed wrote later
     bar = tqdm(
         batches(stream, config.batch_size, start, config.workers),
         total=config.steps, initial=start, desc="pretrain", unit="step", disable=None,
@@ -93,7 +94,7 @@ def pretrain(method: Method, stream: ViewStream, run: Path, config: PretrainLoop
         done, summed = step + 1, summed + 1
         for name, value in {**parts, "gradient_norm": norm}.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
-        if done % config.log_every == 0:
+        if done == config.steps or done % config.log_every == 0:
             means = {name: value / summed for name, value in sums.items()}
             rate = summed * config.batch_size / (time.perf_counter() - since)
             line = {**means, "images_per_second": rate, "lr": optimizer.param_groups[0]["lr"]}

@@ -52,7 +52,18 @@ class Mae(Method):
     def __init__(self, tokens: Tokens, config: MaeConfig) -> None:
         super().__init__()
         self.tokens, self.config = tokens, config
-        self.visible = max(1, round((1 - config.hidden) * math.prod(tokens.grid_hw)))
+        patches = math.prod(tokens.grid_hw)
+        self.visible = max(1, round((1 - config.hidden) * patches))
+        if self.visible >= patches:
+            raise ValueError(
+                f"--mae.hidden: {config.hidden:g} of {patches} patches is none; expected one at least: hide more, or "
+                "take a larger --hw"
+            )
+        if getattr(tokens.vit, "rope", None) is not None:
+            raise ValueError(
+                f"--method mae expects position embeddings that are added once, but {tokens.name} has rotary ones, in "
+                "every block; take --method distil or colour, or another --vit"
+            )
         self.enter = nn.Linear(tokens.width, config.width)
         self.blank = nn.Parameter(torch.zeros(1, 1, config.width))
         nn.init.normal_(self.blank, std=0.02)

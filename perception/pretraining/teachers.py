@@ -1,6 +1,6 @@
 """A trained network that teaches: its features of whole frames, computed once and kept in a file.
 
-Any timm model serves, CNN or plain ViT, of any stride and width. A frame is shown to it at the size at which its
+Any CNN and any plain ViT of timm serves, of any stride and width. A frame is shown to it at the size at which its
 grid is as fine as the student's on the widest view, so the grids match whatever the strides are.
 
 Legend: F = frames, C = channels of the teacher, gh, gw = its grid of a frame, B = batch, h, w = the student's grid.
@@ -25,12 +25,15 @@ from tqdm import tqdm
 from perception.imagefile import read_image
 from perception.jsonfile import read_object, write_json
 from perception.network.features import load_cnn
-from perception.network.tokens import Normalize, read_weights
+from perception.network.tokens import Normalize, fit_position_embedding, read_weights
 from perception.pretraining.views import stretched
 
 __all__ = ["Lessons", "Teacher", "taught"]
 
 SCHEMA = 1
+VITS = ("vision_transformer", "deit", "eva")  # modules of timm with plain Vision Transformers; DINOv3's are in eva
+UNPACKED = frozenset(".bmp .ppm .pgm .tif .tiff".split())  # image files whose size says nothing of their content
+PROBE = 1 << 16  # bytes from the middle of such a file, to tell it from another
 
 
 class Teacher(nn.Module):
@@ -47,27 +50,40 @@ class Teacher(nn.Module):
             config = None
         if config is None or not timm.is_model(name.split(".")[0]):
             raise ValueError(f"--teachers: {name!r} is no model of timm; expected a name such as tf_efficientnet_lite0")
-        self.name, self.is_vit = (
-            name,
-            timm.model_entrypoint(name.split(".")[0]).__module__.endswith("vision_transformer"),
-        )
+        self.name = name
+        self.is_vit = timm.model_entrypoint(name.split(".")[0]).__module__.rpartition(".")[2] in VITS
         self.normalize = Normalize(config.mean, config.std)
-        hub = weights is None
-        if self.is_vit:
-            self.body: Any = timm.create_model(name, pretrained=hub, num_classes=0, dynamic_img_size=True)
-            self.stride = int(self.body.patch_embed.patch_size[0])
-            if weights is not None:
-                try:
-                    self.body.load_state_dict(read_weights(weights))
-                except RuntimeError as error:
-                    raise ValueError(f"--teachers: {weights} does not fit {name}: {error}") from None
-        else:
-            self.body = timm.create_model(name, pretrained=hub, features_only=True)
-            self.stride = int(self.body.feature_info.reduction()[-1])
-            if weights is not None:
-                load_cnn(self.body, weights)
+        how = {"num_classes": 0, "dynamic_img_size": True} if self.is_vit else {"features_only": True}
+        try:
+            self.body: Any = timm.create_model(name, pretrained=weights is None, **how)
+            self.stride = int(
+                self.body.patch_embed.patch_size[0] if self.is_vit else self.body.feature_info.reduction()[-1]
+            )
+        except OSError as error:
+            raise OSError(f"--teachers: the hub can not be reached ({error}); name a file, {name}=WEIGHTS") from None
+        except (RuntimeError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"--teachers: {name} can't teach: {error}") from None
+        self._try_out()
+        if weights is not None:
+            try:
+                (load_vit if self.is_vit else load_cnn)(self.body, weights)
+            except ValueError as error:
+                raise ValueError(f"--teachers: {name}: {error}") from None
+        if not self.is_vit:
             self.body = self.body.to(memory_format=torch.channels_last)
         self.eval().requires_grad_(False)
+
+    def _try_out(self) -> None:
+        """Raises ValueError if a small image has no feature map: networks of one input size, with channels last."""
+        try:
+            shape = tuple(self(torch.zeros(1, 4 * self.stride, 6 * self.stride, 3, dtype=torch.uint8)).shape)
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+            shape = (error,)
+        if shape[1:] != (4, 6):
+            raise ValueError(
+                f"--teachers: {self.name} gives no feature map at any size ({' x '.join(map(str, shape))}); "
+                "expected a CNN or a plain Vision Transformer"
+            )
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.normalize(image.permute(0, 3, 1, 2).float())
@@ -77,6 +93,19 @@ class Teacher(nn.Module):
             return tokens[0].T.unflatten(1, grid)
         *_, fine, coarse = self.body(x)
         return torch.cat([F.adaptive_avg_pool2d(fine, coarse.shape[2:]), coarse], 1)[0]
+
+
+def load_vit(vit: Any, path: str) -> None:
+    """Load timm's state dict at any square size, with or without a head. Raises ValueError if it does not fit."""
+    state = read_weights(path)
+    try:
+        prefix = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
+        fit_position_embedding(state, "pos_embed", None, vit.patch_embed.grid_size, prefix)
+        vit.load_state_dict({key: state[key] for key in vit.state_dict()})
+    except KeyError as error:
+        raise ValueError(f"{path} does not fit this Vision Transformer: it lacks {error}") from None
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} does not fit this Vision Transformer: {error}") from None
 
 
 def teacher_grid(frame_hw: tuple[int, int], grid_hw: tuple[int, int]) -> tuple[int, int]:
@@ -127,7 +156,7 @@ def taught(spec: str, files: list[Path], grid_hw: tuple[int, int], folder: Path,
     name, _, weights = spec.partition("=")
     teacher = Teacher(name, weights or None).to(device)
     key = hashlib.blake2b(digest_size=8)
-    key.update(json.dumps([SCHEMA, name, grid_hw, [[p.name, p.stat().st_size] for p in files]]).encode())
+    key.update(json.dumps([SCHEMA, name, grid_hw, [identity(path) for path in files]]).encode())
     for value in teacher.state_dict().values():
         key.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     stem = f"{name}-{key.hexdigest()}"  # a name may have a dot, NAME.TAG: no place for Path.with_suffix
@@ -140,6 +169,16 @@ def taught(spec: str, files: list[Path], grid_hw: tuple[int, int], folder: Path,
     features = np.memmap(kept, np.float16, "r", shape=(int(cells.sum()), index["channels"]))
     first = np.concatenate([[0], np.cumsum(cells)[:-1]])
     return Lessons(name, features, first, grids, torch.tensor(index["mean"]), torch.tensor(index["std"]))
+
+
+def identity(path: Path) -> list[str | int]:
+    """What tells a frame's file from others: its name and size, and a part of it where the size does not do."""
+    size = path.stat().st_size
+    if path.suffix.lower() not in UNPACKED:
+        return [path.name, size]
+    with path.open("rb") as file:
+        file.seek(max(0, size - PROBE) // 2)
+        return [path.name, size, hashlib.blake2b(file.read(PROBE), digest_size=8).hexdigest()]
 
 
 def _write(

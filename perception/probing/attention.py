@@ -31,16 +31,16 @@ def attention(tokens: Tokens, image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 RGB -> (h, w) float32 that adds up to at most 1."""
     last: Any = tokens.vit.blocks[-1].attn
     seen: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = last.attn_drop.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # (1, heads, N, N)
+    fused, last.fused_attn = last.fused_attn, False  # the fused one shows no weights
     with torch.inference_mode():
         try:
             tokens(torch.from_numpy(image)[None].permute(0, 3, 1, 2).float())
         finally:
             hook.remove()
-        B, N, _ = seen[0].shape
-        q, k, _ = last.qkv(seen[0]).reshape(B, N, 3, last.num_heads, -1).permute(2, 0, 3, 1, 4)
-        weights = ((q @ k.transpose(-2, -1)) * last.scale).softmax(-1)[0].mean(0)  # (N, N)
+            last.fused_attn = fused
+        weights = seen[0][0].mean(0)  # (N, N)
     prefix = tokens.vit.num_prefix_tokens
     h, w = tokens.grid_hw
-    query = 0 if prefix else (h // 2) * w + w // 2
+    query = 0 if tokens.vit.cls_token is not None else prefix + (h // 2) * w + w // 2
     return weights[query, prefix:].reshape(h, w)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from perception.jsonfile import read_object
 from perception.network.network import Network
 from perception.network.tokens import WEIGHT_SUFFIXES, Tokens
-from perception.pretraining.loop import ENCODER
+from perception.pretraining.loop import ENCODER, FRAMES
 from perception.training import checkpoint
 from perception.training.from_onnx import network_from_onnx
 
@@ -23,7 +24,7 @@ def open_encoder(source: str, vit: str, hw: tuple[int, int], seed: int = 0) -> T
         source: a timm state dict (.safetensors, .pth), a run of perception.pretrain or perception.train, a file of
             perception.export (.onnx), or "random" or "pretrained" (from the hub). Of a run or an exported model it is
             the transformer without its detail path.
-        vit: timm's name of the model, where the source is a state dict, a pretraining run, "random" or "pretrained".
+        vit: timm's name of the model, where the source is a state dict, "random" or "pretrained".
         hw: height and width, multiples of the patch.
         seed: of "random".
 
@@ -38,8 +39,12 @@ def open_encoder(source: str, vit: str, hw: tuple[int, int], seed: int = 0) -> T
         tokens = Tokens(vit, hw)
         tokens.load_timm(path)
     elif (path / ENCODER).is_file():
-        tokens = Tokens(vit, hw)
+        tokens = Tokens(str(read_object(path / "config.json")["vit"]), hw)
         tokens.load_timm(path / ENCODER)
+    elif (path / FRAMES).is_file():
+        raise FileNotFoundError(
+            f"{path} is a run of perception.pretrain that is not done: expected {ENCODER} in it; go on with --resume"
+        )
     else:
         trained = network_from_onnx(path) if path.suffix == ".onnx" else checkpoint.load_network(path)[0]
         network = Network(replace(trained.config, hw=hw))
