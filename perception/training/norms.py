@@ -59,7 +59,7 @@ class _Normalise(torch.autograd.Function):
 
     The gradient is the textbook one with its two sums taken over all processes (arXiv:1502.03167): the mean of their
     losses is what is minimised. Sums are float64, so that large means do not cancel small variances away. The passes
-    over the maps are torch's own kernels: elementwise formulas took ten times as long.
+    over the maps are torch's own kernels: elementwise formulas take several times as long.
     """
 
     @staticmethod
