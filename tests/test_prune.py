@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toy_training import CAR_LABELS
 
 from perception import export, prune, train
 from perception.engine import Engine
-from perception.labels import DRIVE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
+from perception.labels import DRIVE_CLASSES
 from perception.layout import LayoutWriter
 from perception.network.blocks import block_shape, keep_units
 from perception.network.network import Network, NetworkConfig
@@ -25,23 +26,13 @@ from perception.training.from_onnx import network_from_onnx
 
 HW = (64, 96)
 BOXES = ("pedestrian", "car")
-LABELS = DatasetLabels(
-    name="toy",
-    licence="ours",
-    boxes=BoxLabels({"car": frozenset({"car"})}, frozenset({"car"})),
-    masks={
-        "drive": MaskLabels(
-            "seg", {0: "road", 1: "sky"}, {0: frozenset({"drivable"}), 1: frozenset({"background"})}, DRIVE_CLASSES
-        )
-    },
-)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red cars on a grey road under a blue sky, 64x96."""
     folder = tmp_path_factory.mktemp("data") / "toy"
-    with LayoutWriter(folder, LABELS) as writer:
+    with LayoutWriter(folder, CAR_LABELS) as writer:
         for split, count in (("train", 4), ("val", 2)):
             for i in range(count):
                 image, mask = np.full((*HW, 3), 90, np.uint8), np.zeros(HW, np.uint8)
@@ -238,7 +229,7 @@ def test_data_without_a_label_for_any_head_says_nothing(
 ) -> None:
     network = Network(replace(small().config, box_classes=()))
     checkpoint.save_weights(tmp_path / "masks", 1, network.state_dict(), {"network": train.asdict(network.config)})
-    with LayoutWriter(tmp_path / "boxes", replace(LABELS, masks={})) as writer:
+    with LayoutWriter(tmp_path / "boxes", replace(CAR_LABELS, masks={})) as writer:
         writer.add("train", "0", np.zeros((*HW, 3), np.uint8), boxes=[[5, 5, 40, 40]], categories=["car"])
     argv = [str(tmp_path / "masks"), "--data", str(tmp_path / "boxes"), "--images", "2", "--batch-size", "2"]
     assert prune.main([*argv, "--blocks", "1", "--threads", "1", "--out", str(tmp_path / "out")]) == 2

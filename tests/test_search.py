@@ -9,31 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_training import CAR_LABELS
 
 from perception import search, train
-from perception.labels import DRIVE_CLASSES, BoxLabels, DatasetLabels, MaskLabels
 from perception.layout import LayoutWriter, read_layout
 from perception.training.policy import POLICIES, load_policy
 from perception.training.search import coordinates, figures, hold_out, policy_from, score, space
 from perception.training.search import search as walk
-
-LABELS = DatasetLabels(
-    name="toy",
-    licence="ours",
-    boxes=BoxLabels({"car": frozenset({"car"})}, frozenset({"car"})),
-    masks={
-        "drive": MaskLabels(
-            "seg", {0: "road", 1: "sky"}, {0: frozenset({"drivable"}), 1: frozenset({"background"})}, DRIVE_CLASSES
-        )
-    },
-)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 images of train, 2 of val, 48x80: a red car on a grey road under a blue sky; one is not annotated for boxes."""
     folder = tmp_path_factory.mktemp("data") / "toy"
-    with LayoutWriter(folder, LABELS) as writer:
+    with LayoutWriter(folder, CAR_LABELS) as writer:
         for split, count in (("train", 8), ("val", 2)):
             for i in range(count):
                 image, mask = np.full((48, 80, 3), 90, np.uint8), np.zeros((48, 80), np.uint8)

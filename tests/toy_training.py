@@ -28,6 +28,16 @@ LABELS = DatasetLabels(
         ),
     },
 )
+CAR_LABELS = DatasetLabels(
+    name="toy",
+    licence="ours",
+    boxes=BoxLabels({"car": frozenset({"car"})}, frozenset({"car"})),
+    masks={
+        "drive": MaskLabels(
+            "seg", {0: "road", 1: "sky"}, {0: frozenset({"drivable"}), 1: frozenset({"background"})}, DRIVE_CLASSES
+        )
+    },
+)
 
 
 def write_toy(folder: Path) -> Path:
