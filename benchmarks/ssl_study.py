@@ -44,7 +44,7 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {
     "distil, 3.3 x longer": (("distil", 1.0), ("distil", 7 / 3)),
     "given": (),  # somebody else's weights, by --encoders
 }
-NOT_OURS = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}  # what an encoder of unknown making cost here
+NOTHING = {"steps": 0, "hours": 0.0, "images_per_second": 0.0}  # what random weights, and those of others, cost here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def pretrained(config: SslStudyConfig, arm: str) -> tuple[Path | None, dict[str,
     if given := dict(entry.rsplit("=", 1) for entry in config.encoders).get(arm):
         return Path(given), None
     encoder: Path | None = None
-    cost: dict[str, Any] = dict(NOT_OURS)
+    cost: dict[str, Any] = dict(NOTHING)
     for method, share in ARMS[arm]:
         steps = round(share * config.pretrain_steps)
         folder = config.out / (method if share == 1 else f"{slug(arm)}_{method}_{steps}")
@@ -190,7 +190,7 @@ def body(config: SslStudyConfig) -> dict[str, Any]:
     for arm in config.arms:
         encoders[arm], cost = pretrained(config, arm)
         costs = stored.setdefault("pretraining", {})
-        costs[arm] = cost or costs.get(arm, NOT_OURS)
+        costs[arm] = cost or costs.get(arm, NOTHING)
         for entry in config.data if config.probe else ():
             found = probed(config, arm, encoders[arm], entry)
             stored.setdefault("probes", {}).setdefault(entry.replace(":", " ").split("/")[-1], {})[arm] = found

@@ -288,6 +288,15 @@ def test_the_shares_of_all_processes_are_the_batches_of_one() -> None:
     assert together_again.tolist() == whole
 
 
+def test_statistics_of_bf16_maps_are_as_exact_as_those_of_batch_norm() -> None:
+    x = (torch.randn(4, 6, 9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float32) * 3 + 50).bfloat16()
+    whole = nn.BatchNorm2d(6, dtype=torch.float32)
+    norm = SyncNorm(nn.BatchNorm2d(6, dtype=torch.float32), lambda value: value).float()
+    torch.testing.assert_close(norm(x), whole(x), rtol=0.01, atol=0.01)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(norm, name), getattr(whole, name), rtol=1e-5, atol=1e-5)
+
+
 def test_frozen_norms_are_left_alone() -> None:
     network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval(), nn.Sequential(BatchNormAct2d(2)))
     names, frozen = network.state_dict().keys(), network[1]

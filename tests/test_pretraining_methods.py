@@ -305,3 +305,11 @@ def test_colourisation_learns(files: list[Path]) -> None:
     with torch.inference_mode():
         rows = method.eval().pictures(some_views(files), torch.Generator())
     assert rows[0].titles == ("lightness", "colourised", "frame")
+
+
+def test_trying_a_teacher_out_leaves_its_norms_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **how: make(*args, **how | {"pretrained": False}))
+    state = Teacher("test_efficientnet", None).state_dict()  # as it comes from the hub: nothing is loaded afterwards
+    seen = [value for name, value in state.items() if name.endswith(("running_mean", "num_batches_tracked"))]
+    assert seen and not any(value.any() for value in seen)

@@ -64,7 +64,7 @@ def test_resume_needs_no_longer_what_the_run_began_with_and_says_that_images_hav
     assert train.main(["--out", str(tmp_path / "run"), "--resume"]) == 0
     again = weights(tmp_path / "run")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
-    assert "sees other ones" not in capsys.readouterr().out
+    assert "goes on with other ones" not in capsys.readouterr().out
     shutil.copy(data / "images" / "train" / "000.jpg", data / "images" / "train" / "more.jpg")
     assert train.main(["--out", str(tmp_path / "run"), "--resume"]) == 0
     assert "had [6] images when the run was stopped, and now [7]" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,10 @@ LABELS = DatasetLabels(
         ),
     },
 )
-CAR_LABELS = DatasetLabels(
-    name="toy",
-    licence="ours",
+CAR_LABELS = replace(
+    LABELS,
     boxes=BoxLabels({"car": frozenset({"car"})}, frozenset({"car"})),
-    masks={
-        "drive": MaskLabels(
-            "seg", {0: "road", 1: "sky"}, {0: frozenset({"drivable"}), 1: frozenset({"background"})}, DRIVE_CLASSES
-        )
-    },
+    masks={"drive": LABELS.masks["drive"]},
 )
 
 

@@ -49,7 +49,8 @@ def save_plot(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     Raises ValueError if all are, OSError if it can't be written.
     """
-    plots = [reliability_plot(one) for one in [one for one in figures if _panels(one)] or figures[:1]]
+    drawn = [one for one in figures if _panels(one)] or figures[:1]  # the first one then says what is missing
+    plots = [reliability_plot(one) for one in drawn]
     width = max(plot.shape[1] for plot in plots)
     rows = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in plots]
     require_png(path)

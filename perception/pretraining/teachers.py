@@ -63,6 +63,7 @@ class Teacher(nn.Module):
             raise OSError(f"--teachers: the hub can not be reached ({error}); name a file, {name}=WEIGHTS") from None
         except (RuntimeError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
             raise ValueError(f"--teachers: {name} can't teach: {error}") from None
+        self.eval().requires_grad_(False)
         self._try_out()
         if weights is not None:
             try:
@@ -71,7 +72,6 @@ class Teacher(nn.Module):
                 raise ValueError(f"--teachers: {name}: {error}") from None
         if not self.is_vit:
             self.body = self.body.to(memory_format=torch.channels_last)
-        self.eval().requires_grad_(False)
 
     def _try_out(self) -> None:
         """Raises ValueError if a small image has no feature map: networks of one input size, with channels last."""

@@ -66,7 +66,8 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, total: Sum
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+        # with weight and bias, for only then it keeps the statistics of a bf16 map in float32
+        _, mean, inverse = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
         mean, var = mean.double(), inverse.double().pow(-2) - eps
         own_n = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64, device=x.device)
         sums = total(torch.cat([mean * own_n, (var + mean.square()) * own_n, own_n]))
